@@ -1,0 +1,3 @@
+from lab_utils.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""The command `lab`. Each subcommand lives in a module of its own and is imported only when it is used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from lab_utils.errors import LabError
+
+# Command → module:object, in the order that `lab --help` shows them.
+COMMANDS = {
+    "doctor": "lab_utils.cli.doctor:doctor",
+    "up": "lab_utils.cli.clusters:up",
+    "status": "lab_utils.cli.clusters:status",
+    "down": "lab_utils.cli.clusters:down",
+    "reset": "lab_utils.cli.clusters:reset",
+    "kubeconfig": "lab_utils.cli.access:kubeconfig",
+    "ssh": "lab_utils.cli.access:ssh",
+    "kubectl": "lab_utils.cli.access:kubectl",
+    "logs": "lab_utils.cli.access:logs",
+    "load": "lab_utils.cli.clusters:load",
+    "diagnose": "lab_utils.cli.diagnose:diagnose",
+    "trace": "lab_utils.cli.look:trace",
+    "topology": "lab_utils.cli.look:topology",
+    "service": "lab_utils.cli.look:service",
+    "snapshot": "lab_utils.cli.look:snapshot",
+    "start": "lab_utils.cli.labs:start",
+    "check": "lab_utils.cli.labs:check",
+    "hint": "lab_utils.cli.labs:hint",
+    "progress": "lab_utils.cli.labs:progress",
+    "build": "lab_utils.cli.authoring:build",
+    "solution": "lab_utils.cli.authoring:solution",
+    "new": "lab_utils.cli.authoring:new",
+    "grade": "lab_utils.cli.grade:grade",
+}
+
+
+class LazyCommands(click.Group):
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[name].partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+
+@click.command(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+def lab() -> None:
+    """A genuine Kubernetes cluster on this machine, and the labs that take it apart."""
+
+
+def main() -> None:
+    """Run the command; print what a person can mend as one line, and nothing twice."""
+    try:
+        code = lab.main(prog_name="lab", standalone_mode=False)
+    except LabError as error:
+        click.echo(f"lab: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("lab: stopped", err=True)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("lab: stopped", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(141)
+    sys.exit(code if isinstance(code, int) else 0)

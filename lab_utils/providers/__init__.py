@@ -1,0 +1,95 @@
+"""Providers make and remove clusters. One small protocol; everything above it is the same on all of them.
+
+embedded    nodes are Linux namespaces on this machine
+vagrant     nodes are virtual machines
+kind        nodes are Docker containers
+kubeconfig  a cluster that is already there
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
+from lab_utils.errors import BadInput
+from lab_utils.progress import Progress
+
+# Name → module. A module is imported when it is asked for, so that nobody pays for a provider not used.
+PROVIDERS = {
+    "embedded": "lab_utils.providers.embedded",
+}
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """What a user may choose about a cluster."""
+
+    name: str
+    workers: int = 2
+    proxy_mode: str = "iptables"  # or "nftables"
+    metrics_server: bool = False
+    bare: bool = False  # nodes with the packages, and nothing of Kubernetes running
+
+
+@dataclass(frozen=True)
+class Usability:
+    """Whether a provider can run here. `why` says what is missing, `mend` the command that helps."""
+
+    name: str
+    usable: bool
+    why: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    name: str
+    ip: str
+    role: str
+    running: bool
+    ready: bool
+    detail: str = ""
+
+
+class Provider(Protocol):
+    """What a provider does. Each call leaves either what it promises or nothing, and may be repeated."""
+
+    name: str
+
+    def usability(self) -> Usability:
+        """Can it run on this machine? Looks only, changes nothing, ends within a second or two."""
+
+    def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
+        """Make the cluster and return it once it carries traffic between its nodes.
+
+        Records what it is about to make before it makes it. What was asked and exists already is returned as it is.
+        """
+
+    def down(self, name: str, progress: Progress) -> None:
+        """Remove everything that `up` made, however far it came. Removing nothing is no error."""
+
+    def reset(self, name: str, progress: Progress) -> Cluster:
+        """Bring the cluster back to what it was right after `up`."""
+
+    def status(self, record: ClusterRecord) -> list[NodeStatus]:
+        """Each node, whether it runs, and whether Kubernetes calls it Ready."""
+
+    def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
+        """Put the images of a `docker save` archive on every node; returns their names."""
+
+    def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
+        """The way to reach one node."""
+
+
+def provider(name: str) -> Provider:
+    if name not in PROVIDERS:
+        raise BadInput(f"there is no provider named {name!r}", f"There are: {', '.join(PROVIDERS)}")
+    found: Provider = import_module(PROVIDERS[name]).PROVIDER
+    return found
+
+
+def node_for(record: ClusterRecord, node: NodeRecord) -> Node:
+    return provider(record.provider).node(record, node)

@@ -1,0 +1,89 @@
+"""The one place where this package runs a program.
+
+Everything else asks for `run(argv)`; nothing uses a shell on the host, so no name or path can be
+mistaken for one. Errors carry the command in a form that can be pasted into a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_utils.errors import CommandFailed, HostLacks
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a program left behind: its two streams and its exit code."""
+
+    stdout: str
+    stderr: str
+    code: int
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    def __str__(self) -> str:
+        return self.stdout
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    input: str | bytes | None = None,
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+    check: bool = True,
+) -> Result:
+    """Run a program to its end and return what it said.
+
+    `env` is added to our own environment. With `check`, a code other than 0 raises `CommandFailed`.
+    A program that outlives `timeout` is ended together with its children and counts as code 124,
+    the code that timeout(1) uses.
+    """
+    words = [str(word) for word in argv]
+    data = input.encode() if isinstance(input, str) else input
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **env} if env else None,
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise HostLacks(f"the program {words[0]!r} is not on this machine", "Run `lab doctor` to see what to install") from None
+    except PermissionError:
+        raise HostLacks(f"the program {words[0]!r} may not be run by this user") from None
+    try:
+        out, err = process.communicate(data, timeout)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        out, err = process.communicate()
+        code = 124
+        err += f"\nended after {timeout:g} s".encode()
+    except BaseException:  # Ctrl-C: our child must not outlive us
+        end_group(process)
+        process.wait()
+        raise
+    result = Result(out.decode(errors="replace"), err.decode(errors="replace"), code)
+    if check and code != 0:
+        raise CommandFailed(words, code, result.stdout, result.stderr)
+    return result
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that we started in its own session, and all of its group."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
