@@ -1,0 +1,46 @@
+"""What one submission may use up. Everything a student's code can make grow has a bound here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    # The file that was handed in.
+    notebook_bytes: int = 10 * MIB
+    cells: int = 2_000
+    cell_chars: int = 200_000
+    depth: int = 60  # of nested JSON; a real notebook stays under ten
+    # An archive of many of them.
+    archive_files: int = 20_000
+    archive_bytes: int = 2_000 * MIB  # unpacked, all together
+    archive_ratio: int = 200  # unpacked : packed, of one member above a mebibyte; text compresses about tenfold
+
+    # Time, in seconds of a wall clock.
+    cell_seconds: float = 120
+    total_seconds: float = 900
+    check_seconds: float = 180  # the checks of one step; they wait for the cluster
+    grace_seconds: float = 3  # between a polite interrupt and SIGKILL
+    idle_seconds: float = 1  # for the last outputs to arrive after a cell is done
+    start_seconds: float = 60  # for the kernel to answer
+
+    # What runs in the sandbox.
+    memory_bytes: int = 2_048 * MIB  # address space of each process; of all together where cgroups can be used
+    processes: int = 256  # threads count as processes
+    open_files: int = 1_024
+    file_bytes: int = 64 * MIB  # largest single file
+    disk_bytes: int = 128 * MIB  # HOME and /tmp live in memory and are this large, each
+    connections: int = 64  # to the cluster, at once
+
+    # Output, counted while it arrives.
+    kept_bytes: int = 64 * 1024  # of one cell's text, for the report
+    picture_bytes: int = 512 * 1024  # of one cell's pictures
+    cell_output_bytes: int = 16 * MIB  # then the cell is interrupted
+    message_bytes: int = 8 * MIB  # one message part; a kernel that sends larger ones is cut off
+    answers_bytes: int = 256 * 1024  # answers.json
+
+
+DEFAULT = Limits()
