@@ -269,7 +269,7 @@ def connect(name: str | None = None) -> Cluster:
     if name is None and (said := os.environ.get("LAB_CLUSTER_FILE")):
         record = read_record(Path(said))
     else:
-        record = load_record(name or _the_obvious_one())
+        record = load_record(name or the_obvious_one())
     if record.state != "up":
         raise Unhealthy(
             f"cluster {record.name!r} is not finished (it is {record.state})",
@@ -278,7 +278,8 @@ def connect(name: str | None = None) -> Cluster:
     return Cluster(record, [node_for(record, node) for node in record.nodes])
 
 
-def _the_obvious_one() -> str:
+def the_obvious_one() -> str:
+    """The name that is meant when none is given."""
     if said := os.environ.get("LAB_CLUSTER"):
         return said
     known = known_clusters()

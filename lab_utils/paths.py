@@ -22,6 +22,12 @@ def state_dir() -> Path:
     return _place("LAB_STATE", "user_state_path")
 
 
+def root_state_dir() -> Path:
+    """What root made for clusters on this machine. Names are shared by all users of it."""
+    said = os.environ.get("LAB_STATE")
+    return Path(said).absolute() / "root" if said else Path("/var/lib") / APP
+
+
 def repo_dir() -> Path:
     """The checkout that holds book/, labs/, solutions/ and vagrant/."""
     return Path(__file__).resolve().parent.parent

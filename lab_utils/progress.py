@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """A visible list of steps. `step` is entered while something is done; `note` refines the current line."""
+    """A visible list of steps. `step` is entered while something is done; `note` says something beside it."""
 
-    def step(self, what: str) -> StepContext: ...
+    def step(self, what: str) -> AbstractContextManager[None]: ...
 
     def note(self, what: str) -> None: ...
-
-
-class StepContext(Protocol):
-    def __enter__(self) -> object: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class Silent:

@@ -81,6 +81,21 @@ def run(
     return result
 
 
+def start(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str]) -> int:
+    """Start a program that outlives us, in a session of its own, with both streams in a file. Returns its pid."""
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env=dict(env),
+            start_new_session=True,
+        )
+    process.returncode = 0  # ours no more: without this, Popen would warn that it still runs
+    return process.pid
+
+
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process that we started in its own session, and all of its group."""
     try:

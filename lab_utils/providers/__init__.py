@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
-from lab_utils.errors import BadInput
+from lab_utils.errors import BadInput, HostLacks
 from lab_utils.progress import Progress
 
 # Name → module. A module is imported when it is asked for, so that nobody pays for a provider not used.
@@ -89,6 +89,17 @@ def provider(name: str) -> Provider:
         raise BadInput(f"there is no provider named {name!r}", f"There are: {', '.join(PROVIDERS)}")
     found: Provider = import_module(PROVIDERS[name]).PROVIDER
     return found
+
+
+def choose() -> str:
+    """The best provider that can run here, in the order of PROVIDERS."""
+    reasons = []
+    for name in PROVIDERS:
+        found = provider(name).usability()
+        if found.usable:
+            return name
+        reasons.append(f"{name}: {found.why}")
+    raise HostLacks("no provider can run here; " + "; ".join(reasons), "See `lab doctor`")
 
 
 def node_for(record: ClusterRecord, node: NodeRecord) -> Node:

@@ -1,0 +1,101 @@
+"""`lab kubeconfig`, `ssh`, `kubectl`, `logs`: ways into a cluster. Each becomes the program that it starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from lab_utils.cli.clusters import name_option
+from lab_utils.cluster import ClusterRecord, NodeRecord, load_record, the_obvious_one
+from lab_utils.errors import BadInput, HostLacks
+
+PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command()
+@name_option
+def kubeconfig(name: str | None) -> None:
+    """Print the path of the cluster's kubeconfig: export KUBECONFIG=$(lab kubeconfig)"""
+    click.echo(_record(name).kubeconfig)
+
+
+@click.command(context_settings=PASS_ON)
+@name_option
+@click.argument("node")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def ssh(name: str | None, node: str, command: tuple[str, ...]) -> None:
+    """A shell on NODE, or one command there: lab ssh w1 -- crictl ps"""
+    record = _record(name)
+    words = command[1:] if command[:1] == ("--",) else command
+    _become(ssh_command(record, _node(record, node), list(words)))
+
+
+@click.command(context_settings=PASS_ON)
+@name_option
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def kubectl(name: str | None, words: tuple[str, ...]) -> None:
+    """kubectl for this cluster: lab kubectl -- get pods -A"""
+    record = _record(name)
+    words = words[1:] if words[:1] == ("--",) else words
+    _become([record.kubectl, "--kubeconfig", record.kubeconfig, *words])
+
+
+@click.command()
+@name_option
+@click.option("-f", "--follow", is_flag=True)
+@click.argument("node")
+@click.argument("unit", required=False)
+def logs(name: str | None, follow: bool, node: str, unit: str | None) -> None:
+    """The journal of NODE, or of one UNIT there (kubelet, containerd)."""
+    record = _record(name)
+    words = ["journalctl", "--no-pager", *(["-u", unit] if unit else []), *(["-f"] if follow else ["-n", "200"])]
+    _become(ssh_command(record, _node(record, node), words))
+
+
+def ssh_command(record: ClusterRecord, node: NodeRecord, words: list[str]) -> list[str]:
+    """The ssh command line that reaches a node: only its own key and the host key that was made for it."""
+    access = node.access
+    if "key" not in access:
+        raise BadInput(f"the nodes of cluster {record.name!r} (provider {record.provider}) are not reached by ssh")
+    options = {
+        "IdentityFile": access["key"],
+        "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": str(record.folder / "known_hosts"),
+        "StrictHostKeyChecking": "yes" if access.get("host_key") else "no",
+        "LogLevel": "ERROR",
+        "ConnectTimeout": "10",
+    }
+    flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+    terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
+    place = ["-p", str(access.get("port", 22)), "-l", access.get("user", "root"), access.get("address", node.ip)]
+    # A word list stays a word list: ssh joins its arguments with spaces and hands them to a shell.
+    import shlex
+
+    line = [words[0] if len(words) == 1 else shlex.join(words)] if words else []
+    return ["ssh", "-F", "none", *flags, *terminal, *place, *(["--", *line] if line else [])]
+
+
+def _record(name: str | None) -> ClusterRecord:
+    return load_record(name or the_obvious_one())
+
+
+def _node(record: ClusterRecord, name: str) -> NodeRecord:
+    for node in record.nodes:
+        if node.name == name:
+            return node
+    raise BadInput(
+        f"cluster {record.name!r} has no node {name!r}", f"It has: {', '.join(node.name for node in record.nodes) or 'none yet'}"
+    )
+
+
+def _become(words: list[str]) -> None:
+    """Replace this process: the program's streams, exit code and signals are then its own."""
+    sys.stdout.flush()
+    try:
+        os.execvp(words[0], words)
+    except FileNotFoundError:
+        name = Path(words[0]).name
+        raise HostLacks(f"the program {name!r} is not on this machine", "Run `lab doctor` to see what to install") from None

@@ -1,0 +1,167 @@
+"""`lab up`, `status`, `down`, `reset`, `load`: clusters come and go."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab_utils.cli.console import Console, table
+from lab_utils.cluster import DEFAULT_NAME, known_clusters, load_record
+from lab_utils.errors import BadInput, NoSuchCluster
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
+
+
+def checked_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not NAME.fullmatch(value):
+        raise BadInput(f"{value!r} cannot name a cluster", "Use up to 20 letters a-z, digits and inner hyphens, such as lab or team-2")
+    return value
+
+
+name_option = click.option(
+    "--name", default=None, callback=checked_name, help=f"Which cluster; several may run side by side. [default: {DEFAULT_NAME}]"
+)
+
+
+@click.command()
+@name_option
+@click.option("--provider", "provider_name", default=None, help="embedded, vagrant or kind. [default: the best that can run here]")
+@click.option("--workers", type=click.IntRange(0, 5), default=2, show_default=True, help="Nodes beside the control plane.")
+@click.option(
+    "--proxy-mode",
+    type=click.Choice(["iptables", "nftables"]),
+    default="iptables",
+    show_default=True,
+    help="How kube-proxy writes its rules.",
+)
+@click.option("--metrics-server", is_flag=True, help="Install metrics-server too.")
+@click.option("--bare", is_flag=True, help="Nodes with every package on them and nothing of Kubernetes running.")
+def up(name: str | None, provider_name: str | None, workers: int, proxy_mode: str, metrics_server: bool, bare: bool) -> None:
+    """Start a cluster (or the stopped nodes of one) and wait until it works."""
+    from lab_utils.providers import ClusterSpec, choose, provider
+
+    name = name or DEFAULT_NAME
+    existing = load_record(name).provider if name in known_clusters() else None
+    if existing and provider_name not in (None, existing):
+        raise BadInput(
+            f"cluster {name!r} exists on provider {existing!r}", f"Remove it first (`lab down --name {name}`), or give yours another --name"
+        )
+    console = Console()
+    start = time.monotonic()
+    chosen = provider(provider_name or existing or choose())
+    cluster = chosen.up(ClusterSpec(name, workers, proxy_mode, metrics_server, bare), console)
+    nodes = ", ".join(node.name for node in cluster.nodes)
+    click.echo(f"Cluster {name} is up: {nodes} ({time.monotonic() - start:.1f} s). Look inside: lab ssh{_option(name)} cp", err=True)
+
+
+@click.command()
+@name_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(name: str | None, as_json: bool) -> None:
+    """Which clusters there are, and which of their nodes run. Exit code 1 when one of them does not."""
+    from lab_utils.providers import provider
+
+    found: list[dict[str, Any]] = []
+    for record in map(load_record, [name] if name else known_clusters()):
+        nodes = provider(record.provider).status(record)
+        found.append(
+            {
+                "name": record.name,
+                "provider": record.provider,
+                "state": record.state,
+                "kubernetes": record.kubernetes,
+                "healthy": record.state == "up" and all(node.running and (node.ready or record.options.get("bare")) for node in nodes),
+                "kubeconfig": record.kubeconfig,
+                "nodes": [asdict(node) for node in nodes],
+            }
+        )
+    if as_json:
+        click.echo(json.dumps({"clusters": found}, indent=2))
+    elif not found:
+        click.echo("There is no cluster here. Start one with: lab up")
+    else:
+        rows = [
+            [each["name"], node["name"], node["role"], node["ip"], _word(node), node["detail"]] for each in found for node in each["nodes"]
+        ]
+        click.echo(table(["CLUSTER", "NODE", "ROLE", "IP", "STATUS", ""], rows))
+        for each in found:
+            if each["state"] != "up":
+                click.echo(f"{each['name']}: half made; `lab down --name {each['name']}` removes it")
+    if not all(each["healthy"] for each in found):
+        sys.exit(1)
+
+
+@click.command()
+@name_option
+@click.option("--all", "every", is_flag=True, help="Every cluster of this user.")
+def down(name: str | None, every: bool) -> None:
+    """Remove a cluster and everything that was made for it."""
+    from lab_utils.providers import PROVIDERS, provider
+
+    if name and every:
+        raise BadInput("--name and --all were both given", "Use one of them")
+    console = Console()
+    for each in known_clusters() if every else [name or DEFAULT_NAME]:
+        if each in known_clusters():
+            provider(_provider_of(each)).down(each, console)
+        else:  # no record of ours, but `up` may have been killed between two records: the providers know
+            for other in PROVIDERS:
+                if provider(other).usability().usable:
+                    provider(other).down(each, console)
+
+
+@click.command()
+@name_option
+@click.argument("lab", required=False)
+def reset(name: str | None, lab: str | None) -> None:
+    """Bring the cluster back to what it was right after `up`, or, with LAB (a number or name), only that lab's own objects."""
+    if lab:
+        from lab_utils.lab import reset_lab
+
+        reset_lab(lab)
+        return
+    from lab_utils.providers import provider
+
+    start = time.monotonic()
+    record = load_record(name or DEFAULT_NAME)
+    provider(record.provider).reset(record.name, Console())
+    click.echo(f"Cluster {record.name} is pristine again ({time.monotonic() - start:.1f} s)", err=True)
+
+
+@click.command()
+@name_option
+@click.argument("archive", type=click.Path(path_type=Path))
+def load(name: str | None, archive: Path) -> None:
+    """Put the images of an archive (`docker save`, or an OCI one) on every node."""
+    from lab_utils.providers import provider
+
+    if not archive.is_file():
+        raise BadInput(f"there is no file {archive}", "Give an archive as `docker save -o image.tar NAME` writes it")
+    record = load_record(name or DEFAULT_NAME)
+    for image in provider(record.provider).load(record, archive, Console()):
+        click.echo(image)
+
+
+def _provider_of(name: str) -> str:
+    """A record that cannot be read must not keep `down` from working."""
+    try:
+        return load_record(name).provider
+    except BadInput:
+        return "embedded"
+    except NoSuchCluster:
+        return "embedded"
+
+
+def _option(name: str) -> str:
+    return "" if name == DEFAULT_NAME else f" --name {name}"
+
+
+def _word(node: dict[str, Any]) -> str:
+    return "Stopped" if not node["running"] else ("Ready" if node["ready"] else "NotReady")

@@ -1,0 +1,111 @@
+#!/bin/sh
+# Boots one node: namespaces over an overlay of the node root, and systemd as process 1 in them.
+#
+# Called by lab_utils/embedded/node.py with everything in the environment:
+#   KIO_NODE     its name, which becomes the hostname
+#   KIO_DIR      its folder: upper/ work/ root/ containerd/
+#   KIO_LOWER    the shared Debian root
+#   KIO_NETNS    the network namespace, made beforehand
+#   KIO_CGROUPS  cgroup.procs files to enter; "scope" means: divide the systemd scope that we are in
+#   KIO_UUID     what the machine's product_uuid shall be
+# The network namespace is entered with nsenter, not `ip netns exec`: that one mounts a new /sys and hides the cgroups.
+set -eu
+
+if [ "${1:-}" != inside ]; then
+    if [ "$KIO_CGROUPS" = scope ]; then
+        # Delegated by systemd: our own processes into a leaf, then its parent may hand controllers down.
+        scope=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
+        mkdir -p "$scope/node"
+        echo $$ > "$scope/node/cgroup.procs"
+        for controller in $(cat "$scope/cgroup.controllers"); do
+            echo "+$controller" > "$scope/cgroup.subtree_control" || true
+        done
+    else
+        for file in $KIO_CGROUPS; do echo $$ > "$file"; done
+    fi
+    # --kill-child: when this process is killed, so is the node's process 1 and with it the whole pid namespace.
+    exec nsenter --net="/run/netns/$KIO_NETNS" \
+        unshare --mount --pid --uts --ipc --cgroup --fork --kill-child --propagation private "$0" inside
+fi
+
+R=$KIO_DIR/root
+mount -t overlay overlay -o "lowerdir=$KIO_LOWER,upperdir=$KIO_DIR/upper,workdir=$KIO_DIR/work" "$R"
+mkdir -p "$R/var/lib/containerd" "$R/.old"
+# containerd's own overlays cannot lie on an overlay; this folder is on the host's file system.
+mount --bind "$KIO_DIR/containerd" "$R/var/lib/containerd"
+mount -t proc proc "$R/proc"
+# The host's sysctls stay as they are: /proc/sys is read-only but for the node's own network. kubelet insists on
+# six values (pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables) and would set them for the whole
+# machine; it finds them fulfilled in files laid over the real ones.
+mount --bind "$R/proc/sys" "$R/proc/sys"
+mount --bind "$R/proc/sys/net" "$R/proc/sys/net"
+mount -o remount,bind,ro "$R/proc/sys"
+mount -t tmpfs -o mode=755 tmpfs "$R/run"
+mkdir -p "$R/run/kio"
+while read -r name value; do
+    [ -e "$R/proc/sys/$name" ] || continue
+    file=$R/run/kio/$(echo "$name" | tr / .)
+    echo "$value" > "$file"
+    mount --bind "$file" "$R/proc/sys/$name"
+done <<END
+vm/overcommit_memory 1
+vm/panic_on_oom 0
+kernel/panic 10
+kernel/panic_on_oops 1
+kernel/keys/root_maxkeys 1000000
+kernel/keys/root_maxbytes 25000000
+END
+
+mount -t sysfs sysfs "$R/sys"
+if [ -e "$R/sys/class/dmi/id/product_uuid" ]; then
+    echo "$KIO_UUID" > "$R/run/kio/product_uuid"
+    mount --bind "$R/run/kio/product_uuid" "$R/sys/class/dmi/id/product_uuid"
+fi
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+    mount -t cgroup2 cgroup2 "$R/sys/fs/cgroup"
+else
+    mount -t tmpfs -o mode=755 tmpfs "$R/sys/fs/cgroup"
+    for controller in cpu cpuacct cpuset memory devices freezer blkio pids; do
+        [ -d "/sys/fs/cgroup/$controller" ] || continue
+        mkdir "$R/sys/fs/cgroup/$controller"
+        mount -t cgroup -o "$controller" cgroup "$R/sys/fs/cgroup/$controller" 2>/dev/null || {
+            # Controllers mounted together (cpu,cpuacct) must be mounted together here too.
+            options=$(awk -v m="$(readlink -f "/sys/fs/cgroup/$controller")" '$2 == m && $3 == "cgroup" {print $4}' /proc/mounts |
+                tr , '\n' | grep -xE 'cpu|cpuacct|net_cls|net_prio' | paste -sd,)
+            mount -t cgroup -o "$options" cgroup "$R/sys/fs/cgroup/$controller"
+        }
+    done
+    mkdir "$R/sys/fs/cgroup/systemd" && mount -t cgroup -o none,name=systemd cgroup "$R/sys/fs/cgroup/systemd"
+    if [ -d /sys/fs/cgroup/unified ]; then
+        mkdir "$R/sys/fs/cgroup/unified" && mount -t cgroup2 cgroup2 "$R/sys/fs/cgroup/unified"
+    fi
+    # kubelet's cgroupRoot has to exist in every tree before it starts.
+    for tree in "$R"/sys/fs/cgroup/*; do mkdir -p "$tree/kubelet"; done
+fi
+
+mount -t tmpfs -o mode=755 tmpfs "$R/dev"
+for device in null zero full random urandom tty kmsg net/tun fuse loop-control; do
+    [ -e "/dev/$device" ] || continue
+    mkdir -p "$(dirname "$R/dev/$device")"
+    cp -a "/dev/$device" "$R/dev/$device"
+done
+[ -e "$R/dev/net/tun" ] || { mkdir -p "$R/dev/net" && mknod -m 666 "$R/dev/net/tun" c 10 200; }
+mkdir -p "$R/dev/pts" "$R/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$R/dev/pts"
+ln -s pts/ptmx "$R/dev/ptmx"
+ln -s /proc/self/fd "$R/dev/fd"
+ln -s /proc/self/fd/0 "$R/dev/stdin"
+ln -s /proc/self/fd/1 "$R/dev/stdout"
+ln -s /proc/self/fd/2 "$R/dev/stderr"
+mount -t tmpfs -o mode=1777 tmpfs "$R/dev/shm"
+mount -t tmpfs -o mode=1777 tmpfs "$R/tmp"
+
+hostname "$KIO_NODE"
+cd "$R"
+pivot_root . .old
+umount -l /.old
+rmdir /.old
+# Only now: pivot_root refuses a root that is shared.
+mount --make-rshared /
+exec env -i container=lab PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    /sbin/init --log-target=console --show-status=0 </dev/null

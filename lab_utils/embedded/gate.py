@@ -1,0 +1,108 @@
+"""When is a cluster up? Asked of the cluster itself, at the places that matter.
+
+Not of the static Pods' Ready condition: it lags by the ten seconds of their probes. "Up" means that the API server
+answers /readyz, every node is Ready, the default ServiceAccount is there (without it no Pod is admitted), CoreDNS
+is available, and a Pod on each node that runs CoreDNS answers from every other node.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lab_utils.embedded.node import inside
+from lab_utils.embedded.state import State
+from lab_utils.errors import CommandFailed, Unhealthy
+from lab_utils.progress import Progress
+from lab_utils.run import Result, run
+
+
+@dataclass
+class Gate:
+    """Waits for one cluster. `since` (seconds of the epoch): only what was said after that counts, for after a
+    restart etcd still holds the Ready of the life before."""
+
+    state: State
+    kubectl_path: str
+    kubeconfig: str
+    progress: Progress
+    since: float = 0.0
+    seconds: float = 240
+
+    def kubectl(self, *words: str, check: bool = True, input: str | None = None) -> Result:
+        return run([self.kubectl_path, "--kubeconfig", self.kubeconfig, *words], check=check, timeout=60, input=input)
+
+    def get(self, *words: str) -> Any:
+        return json.loads(self.kubectl("get", *words, "-o", "json").stdout)
+
+    def until(self, what: str, holds: Callable[[], str], every: float = 0.15) -> None:
+        """Ask until `holds` returns "" (nothing is missing); what it returns otherwise says what is."""
+        deadline = time.monotonic() + self.seconds
+        missing = ""
+        while time.monotonic() < deadline:
+            try:
+                missing = holds()
+            except CommandFailed as error:
+                missing = error.what
+            if not missing:
+                return
+            time.sleep(every)
+        raise Unhealthy(
+            f"{what} did not come about within {self.seconds:.0f} s: {missing}", f"Look with `lab diagnose --name {self.state.name}`"
+        )
+
+    def api(self) -> None:
+        self.until(
+            "a ready API server", lambda: "" if self.kubectl("get", "--raw=/readyz", check=False).ok else "/readyz does not answer yet"
+        )
+
+    def everything(self) -> None:
+        self.until("nodes Ready", self.nodes_missing)
+        self.until(
+            "the default ServiceAccount",
+            lambda: "" if self.kubectl("get", "serviceaccount", "default", check=False).ok else "it is not made yet",
+        )
+        self.until("CoreDNS", self.coredns_missing)
+        self.until("traffic between the nodes", self.traffic_missing)
+
+    def nodes_missing(self) -> str:
+        ready = {item["metadata"]["name"]: self._ready(item["status"].get("conditions", [])) for item in self.get("nodes")["items"]}
+        late = [name for name in self.state.nodes if not ready.get(name)]
+        return f"not Ready: {', '.join(late)}" if late else ""
+
+    def coredns_missing(self) -> str:
+        wanted = self.get("deployment", "coredns", "-n", "kube-system")["spec"]["replicas"]
+        ready = [pod for pod in self.coredns_pods() if self._pod_ready(pod)]
+        return "" if len(ready) >= wanted else f"{len(ready)} of {wanted} CoreDNS Pods are ready"
+
+    def coredns_pods(self) -> list[dict[str, Any]]:
+        return list(self.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"])
+
+    def traffic_missing(self) -> str:
+        """From each node, the readiness page of every CoreDNS Pod: on other nodes that goes through the Pod network."""
+        addresses = [pod["status"]["podIP"] for pod in self.coredns_pods() if not pod["metadata"].get("deletionTimestamp")]
+        script = "".join(f"curl -sf -o /dev/null --max-time 2 http://{address}:8181/ready || echo {address};" for address in addresses)
+        for node in self.state.nodes:
+            said = inside(self.state, node, ["sh", "-c", script], check=False)
+            if said.stdout.strip() or said.stderr.strip():
+                return f"from node {node}, no answer of {said.stdout.split() or said.stderr.strip()}"
+        return ""
+
+    def _ready(self, conditions: list[dict[str, Any]]) -> bool:
+        return any(c["type"] == "Ready" and c["status"] == "True" and _epoch(c.get("lastHeartbeatTime")) >= self.since for c in conditions)
+
+    def _pod_ready(self, pod: dict[str, Any]) -> bool:
+        if pod["metadata"].get("deletionTimestamp") or not pod["status"].get("podIP"):
+            return False
+        running = [c.get("state", {}).get("running", {}) for c in pod["status"].get("containerStatuses", [])]
+        fresh = bool(running) and all(_epoch(state.get("startedAt")) >= self.since for state in running)
+        return fresh and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+
+def _epoch(stamp: str | None) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(stamp).timestamp() if stamp else 0.0

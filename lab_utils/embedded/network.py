@@ -1,0 +1,206 @@
+"""A cluster's network on the host: one switch in a namespace of its own, and one link to the host.
+
+      host ── kioN ═══ uplink ┐
+                              │ br0   in namespace kio-NAME-lan
+      cp   ── eth0 ═══ cp ────┤
+      w1   ── eth0 ═══ w1 ────┘       (═══ is a veth pair)
+
+The switch has a namespace of its own so that what nodes say to each other never meets the host's firewall
+(a Docker host drops what it forwards). On the host remain: one link, one nft table for the way out, and
+forwarding switched on for two devices; each is recorded before it is changed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_utils.errors import CommandFailed, HostLacks
+from lab_utils.run import run
+
+NETNS_DIR = Path("/run/netns")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Names and addresses of one cluster's network. `index` is unique among the clusters of this machine."""
+
+    cluster: str
+    index: int
+    subnet: str
+
+    @property
+    def link(self) -> str:
+        return f"kio{self.index}"
+
+    @property
+    def lan(self) -> str:
+        return f"kio-{self.cluster}-lan"
+
+    @property
+    def gateway(self) -> str:
+        return str(ipaddress.ip_network(self.subnet)[1])
+
+    def netns(self, node: str) -> str:
+        return f"kio-{self.cluster}-{node}"
+
+    def address(self, position: int) -> str:
+        """The first node, `cp`, gets .11, then .12, …"""
+        return str(ipaddress.ip_network(self.subnet)[11 + position])
+
+
+def free_subnet(taken: Iterable[str], index: int) -> str:
+    """A /24 that overlaps nothing in `taken`; `index` picks where to begin. Pure."""
+    used = [ipaddress.ip_network(text, strict=False) for text in taken if ":" not in text]
+    pool = [
+        net
+        for block in ("172.31.64.0/18", "10.213.0.0/16", "192.168.128.0/17")
+        for net in ipaddress.ip_network(block).subnets(new_prefix=24)
+    ]
+    for candidate in pool[index:] + pool[:index]:
+        if not any(candidate.overlaps(net) for net in used if net.prefixlen > 0):
+            return str(candidate)
+    raise HostLacks("no free network of 256 addresses was found beside the host's own", "Remove an unused cluster with `lab down`")
+
+
+def subnets_in_use() -> list[str]:
+    """What the host's routes and addresses already cover."""
+    routes = json.loads(run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout or "[]")
+    found = [route["dst"] for route in routes if route.get("dst", "default") != "default" and route.get("type") != "broadcast"]
+    return [dst for dst in found if dst[0].isdigit()]
+
+
+def make(plan: Plan, nodes: list[str]) -> None:
+    """Make what is missing of the network; what is there stays."""
+    if not (NETNS_DIR / plan.lan).exists():
+        _netns_add(plan.lan)
+        _ip(
+            f"-n {plan.lan} link set lo up",
+            f"-n {plan.lan} link add br0 type bridge",
+            f"-n {plan.lan} link set br0 up",
+            f"link add {plan.link} type veth peer name uplink netns {plan.lan}",
+            f"-n {plan.lan} link set uplink master br0 up",
+            f"addr add {plan.gateway}/24 dev {plan.link}",
+            f"link set {plan.link} up",
+        )
+    for position, node in enumerate(nodes):
+        name = plan.netns(node)
+        if (NETNS_DIR / name).exists():
+            continue
+        _netns_add(name)
+        _ip(
+            f"-n {name} link set lo up",
+            # The MAC address follows from the IP address, as a machine keeps its card over a restart.
+            f"-n {name} link add eth0 address {mac(plan.address(position))} type veth peer name {node} netns {plan.lan}",
+            f"-n {plan.lan} link set {node} master br0 up",
+            f"-n {name} addr add {plan.address(position)}/24 dev eth0",
+            f"-n {name} link set eth0 up",
+            f"-n {name} route add default via {plan.gateway}",
+        )
+
+
+def mac(address: str) -> str:
+    return "02:6b:" + ":".join(f"{byte:02x}" for byte in ipaddress.ip_address(address).packed)
+
+
+def uplink() -> str:
+    """The host's device towards the outside, or "" where there is none."""
+    routes = json.loads(run(["ip", "-j", "-4", "route", "show", "default"]).stdout or "[]")
+    return str(routes[0].get("dev", "")) if routes else ""
+
+
+def forwarding_files(plan: Plan, outside: str) -> list[Path]:
+    """The two switches that let packets pass through the host: one per device, never the global one."""
+    return [Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding") for device in (plan.link, outside)]
+
+
+def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> None:
+    """Let the nodes reach what the host reaches, by NAT; where the host drops what it forwards, by two rules of our own too."""
+    for file in forwarding_files(plan, outside):
+        file.write_text("1")
+    rules = f"""
+        table ip {plan.link} {{
+            chain out {{ type nat hook postrouting priority srcnat; ip saddr {plan.subnet} oifname "{outside}" masquerade; }}
+        }}
+    """
+    run(["nft", "-f", "-"], input=f"table ip {plan.link} {{}}\ndelete table ip {plan.link}\n{rules}")
+    if through_forward_chain:
+        for rule in _forward_rules(plan):
+            if not run(["iptables", "-w", "-C", *rule], check=False).ok:
+                run(["iptables", "-w", "-I", *rule])
+
+
+def close_way_out(plan: Plan, *, through_forward_chain: bool) -> None:
+    run(["nft", "delete", "table", "ip", plan.link], check=False)
+    if through_forward_chain:
+        for rule in _forward_rules(plan):
+            while run(["iptables", "-w", "-D", *rule], check=False).ok:
+                pass
+
+
+def _forward_rules(plan: Plan) -> list[list[str]]:
+    return [["FORWARD", direction, plan.link, "-m", "comment", "--comment", plan.link, "-j", "ACCEPT"] for direction in ("-i", "-o")]
+
+
+def remove(plan: Plan, nodes: list[str]) -> None:
+    """Remove all that `make` made. A namespace takes its links along, and a veth its other end."""
+    run(["ip", "link", "delete", plan.link], check=False)
+    for name in [*(plan.netns(node) for node in nodes), plan.lan]:
+        if (NETNS_DIR / name).exists():
+            run(["ip", "netns", "delete", name], check=False)
+
+
+def nameservers() -> list[str]:
+    """Name servers that a node can reach too: one on the host's loopback is of no use to it."""
+    for file in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
+        try:
+            found = parse_nameservers(file.read_text())
+        except OSError:
+            continue
+        if found:
+            return found
+    return []
+
+
+def parse_nameservers(text: str) -> list[str]:
+    words = [line.split() for line in text.splitlines()]
+    servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
+    return [server for server in servers if not ipaddress.ip_address(server.partition("%")[0]).is_loopback]
+
+
+def _netns_add(name: str) -> None:
+    run(["ip", "netns", "add", name])
+
+
+def _ip(*lines: str) -> None:
+    """Several `ip` commands, the first failing one named."""
+    for line in lines:
+        run(["ip", *line.split()])
+
+
+def forward_is_closed() -> bool:
+    """Does the host drop what it forwards? Docker sets that policy. Only looks: asking iptables itself could create its tables."""
+    try:
+        listing = run(["nft", "-j", "list", "chains", "ip"]).stdout
+    except CommandFailed:
+        return False
+    chains = [item["chain"] for item in json.loads(listing)["nftables"] if "chain" in item]
+    if any(chain.get("hook") == "forward" and chain.get("policy") == "drop" for chain in chains):
+        return True
+    legacy = Path("/proc/net/ip_tables_names")
+    if not legacy.exists() or "filter" not in legacy.read_text().split():
+        return False
+    return "-P FORWARD DROP" in run(["iptables-legacy", "-S", "FORWARD"], check=False).stdout
+
+
+def forget_netns_mount() -> None:
+    """`ip netns add` turns /run/netns into a mount of its own; when the last name is gone, so may that be."""
+    if NETNS_DIR.is_dir() and not any(NETNS_DIR.iterdir()):
+        run(["umount", NETNS_DIR], check=False)
+        try:
+            NETNS_DIR.rmdir()
+        except OSError:
+            pass

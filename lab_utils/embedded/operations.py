@@ -1,0 +1,369 @@
+"""The part of the embedded provider that needs root: make, start, reset and remove a cluster of namespaces.
+
+Each function takes plain values and returns plain values, for it may run behind sudo while the rest of `lab`
+runs as the user (see lab_utils/embedded/privileged.py). Steps are visible, and each is recorded before it is done.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab_utils.embedded import cgroups, kubeadm, network, node, pristine, state
+from lab_utils.embedded.gate import Gate
+from lab_utils.embedded.state import State
+from lab_utils.errors import BadInput, Busy, CommandFailed, LabError, NoSuchCluster, Unhealthy
+from lab_utils.progress import Progress
+from lab_utils.run import run
+
+NETNS = str(network.NETNS_DIR)  # a key of State.host_before
+
+
+def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Make the cluster that `request` describes, finish a half-made one, or start a stopped one."""
+    name = request["name"]
+    with state.locked(name, progress):
+        known = state.load(name)
+        if known and known.owner != request["owner"]:
+            raise Busy(f"a cluster named {name!r} belongs to another user of this machine", "Choose another name with --name")
+        if known and not known.finished:
+            _remove(known)
+            known = None
+        if known and len(known.workers) != request["workers"]:
+            mend = f"Remove it first (`lab down --name {name}`), or give yours another --name"
+            raise BadInput(f"cluster {name!r} exists with {len(known.workers)} workers, not {request['workers']}", mend)
+        if known:
+            return _start(known, request, progress)
+        new = _plan(request)
+        try:
+            return _create(new, request, progress)
+        except BaseException:
+            # A failed or interrupted `up` leaves nothing, but for the logs that say why.
+            logs = _keep_logs(new)
+            _remove(new)
+            progress.note(f"nothing of it is left; its logs are in {logs}")
+            raise
+
+
+def _plan(request: dict[str, Any]) -> State:
+    others = state.all_states()
+    index = next(i for i in range(1000) if i not in {other.index for other in others})
+    subnet = network.free_subnet([*network.subnets_in_use(), *(other.subnet for other in others)], index)
+    options = {key: request[key] for key in ("proxy_mode", "host_key", "host_key_public", "authorized_key", "kubernetes", "images", "bare")}
+    new = State(
+        name=request["name"],
+        index=index,
+        subnet=subnet,
+        nodes=["cp", *(f"w{i}" for i in range(1, request["workers"] + 1))],
+        lower=request["lower"],
+        store=request["store"],
+        token=f"{secrets.token_hex(3)}.{secrets.token_hex(8)}",
+        options=options,
+        owner=request["owner"],
+        outside=network.uplink(),
+    )
+    new.save()
+    return new
+
+
+def _create(new: State, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    with progress.step(f"Wiring {len(new.nodes)} nodes ({new.subnet})"):
+        _wire(new)
+    with progress.step("Booting the nodes"):
+        _each(new.nodes, lambda name: node.furnish(new, name))
+        _boot(new, new.nodes)
+    if not new.options["bare"]:
+        kubeconfig = _bootstrap(new, request["kubectl"], progress)
+    else:
+        kubeconfig = ""
+    new.finished = True
+    new.save()
+    return describe(new, kubeconfig)
+
+
+def _bootstrap(new: State, kubectl: str, progress: Progress) -> str:
+    """kubeadm on every node; the Pod network goes in as soon as the API server takes it."""
+    cp, ip = new.control_plane, new.ip(new.control_plane)
+    config = kubeadm.init_config(
+        ip=ip,
+        node=cp,
+        token=new.token,
+        kubernetes=new.options["kubernetes"],
+        cgroup=cgroups.version(),
+        proxy_mode=new.options["proxy_mode"],
+        alone=not new.workers,
+    )
+    with progress.step("kubeadm init on cp"):
+        _write(new, cp, "/root/kubeadm.yaml", config)
+        _kubeadm(new, cp, "init", "--config=/root/kubeadm.yaml", "--skip-token-print")
+        node.inside(new, cp, ["sh", "-c", "mkdir -p /root/.kube && ln -sf /etc/kubernetes/admin.conf /root/.kube/config"])
+        admin = node.inside(new, cp, ["cat", "/etc/kubernetes/admin.conf"]).stdout
+        kubeconfig = kubeadm.user_kubeconfig(admin, new.name)
+    with _kubeconfig_file(kubeconfig) as file:
+        gate = Gate(new, kubectl, file, progress)
+        images = new.options["images"]
+        network_manifest = kubeadm.flannel(flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"])
+        gate.kubectl("apply", "-f", "-", input=network_manifest)
+        if new.workers:
+            with progress.step(f"kubeadm join on {', '.join(new.workers)}"):
+                ca = kubeadm.ca_hash(kubeadm.ca_of(admin))
+                _each(new.workers, lambda name: _join(new, name, f"{ip}:6443", ca))
+        with progress.step("Waiting until Pods reach each other on every node"):
+            gate.everything()
+        with progress.step("Keeping a copy of the pristine cluster for `lab reset`"):
+            pristine.take(new, _etcd_pid(new))
+    return kubeconfig
+
+
+def _join(new: State, name: str, endpoint: str, ca: str) -> None:
+    _write(new, name, "/root/kubeadm.yaml", kubeadm.join_config(ip=new.ip(name), node=name, token=new.token, endpoint=endpoint, ca_hash=ca))
+    _kubeadm(new, name, "join", "--config=/root/kubeadm.yaml")
+
+
+def _kubeadm(new: State, name: str, verb: str, *words: str) -> None:
+    log = new.node_dir(name) / f"kubeadm-{verb}.log"
+    try:
+        said = node.inside(new, name, ["kubeadm", verb, *words, f"--ignore-preflight-errors={kubeadm.IGNORED}"], timeout=400)
+        log.write_text(said.stdout + said.stderr)
+    except CommandFailed as error:
+        log.write_text(error.stdout + error.stderr)
+        reason = next((line.strip() for line in error.stderr.splitlines() if "[ERROR" in line or line.startswith("error")), error.what)
+        raise Unhealthy(f"kubeadm {verb} failed on node {name}: {reason}", f"Its whole output: {log}") from None
+
+
+def reset(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Back to what the cluster was right after `up`, by putting its files back and booting it."""
+    name = request["name"]
+    with state.locked(name, progress):
+        known = _known(name)
+        if not pristine.there(known):
+            raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", f"Run `lab up --name {name}`")
+        with progress.step("Stopping the nodes"):
+            _each(known.nodes, lambda each: node.stop(known, each))
+        with progress.step("Putting back their files"):
+            _each(known.nodes, lambda each: pristine.put_back(known, each))
+        return _start(known, request, progress)
+
+
+def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Boot what does not run of a finished cluster, and wait until it works again."""
+    running = [name for name in known.nodes if node.init_pid(known, name)]
+    stopped = [name for name in known.nodes if name not in running]
+    kubeconfig = "" if known.options["bare"] else _admin_conf(known)
+    if not stopped:
+        return describe(known, kubeconfig)
+    since = time.time() - 1
+    _wire(known)
+    if known.options["bare"]:
+        with progress.step(f"Booting {', '.join(stopped)}"):
+            _boot(known, stopped)
+        return describe(known, kubeconfig)
+    with _kubeconfig_file(kubeconfig) as file:
+        gate = Gate(known, request["kubectl"], file, progress, since=since)
+        cp = known.control_plane
+        with progress.step(f"Booting {', '.join(stopped)}"):
+            if cp in stopped:
+                _boot(known, [cp])
+            # Workers that boot before the API server answers only collect failures and then wait out their back-off.
+            gate.api()
+            if cp in stopped:
+                # The controllers of the life before still hold their leases, and would be waited for.
+                gate.kubectl("delete", "lease", "-n", "kube-system", "kube-controller-manager", "kube-scheduler", "--ignore-not-found")
+            _boot(known, [name for name in stopped if name != cp])
+        with progress.step("Waiting until Pods reach each other on every node"):
+            gate.everything()
+    return describe(known, kubeconfig)
+
+
+def down(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Remove everything that was made for the cluster, however far it came."""
+    name = request["name"]
+    with state.locked(name, progress):
+        try:
+            known = state.load(name)
+        except BadInput:
+            known = _guess(name)
+        if known:
+            with progress.step(f"Removing cluster {name}"):
+                _remove(known)
+    return {}
+
+
+def status(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    known = state.load(request["name"])
+    if not known:
+        return {"nodes": []}
+    return {"nodes": [{"name": name, "ip": known.ip(name), "running": bool(node.init_pid(known, name))} for name in known.nodes]}
+
+
+def load(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Import an image archive on every node; the names of what came out."""
+    known = _known(request["name"])
+    archive = Path(request["archive"])
+    before = _image_names(known, known.control_plane)
+
+    def load_on(name: str) -> None:
+        inbox = known.node_dir(name) / "containerd" / "inbox.tar"
+        shutil.copyfile(archive, inbox)
+        try:
+            node.inside(known, name, ["ctr", "-n", "k8s.io", "images", "import", "--local", "/var/lib/containerd/inbox.tar"], timeout=600)
+        finally:
+            inbox.unlink(missing_ok=True)
+
+    with progress.step(f"Loading {archive.name} on {', '.join(known.nodes)}"):
+        _each(known.nodes, load_on)
+    return {"images": sorted(_image_names(known, known.control_plane) - before)}
+
+
+def describe(known: State, kubeconfig: str) -> dict[str, Any]:
+    """What the user's side writes into its record."""
+    nodes = [
+        {"name": name, "ip": known.ip(name), "role": "control-plane" if name == known.control_plane else "worker"} for name in known.nodes
+    ]
+    return {"nodes": nodes, "kubeconfig": kubeconfig, "subnet": known.subnet}
+
+
+def _wire(known: State) -> None:
+    """The network, the way out, and what the host said before."""
+    known.host_before.setdefault(NETNS, "mounted" if network.NETNS_DIR.is_mount() else "not mounted")
+    known.save()
+    network.make(known.plan, known.nodes)
+    known.outside = known.outside or network.uplink()
+    if known.outside:
+        file = network.forwarding_files(known.plan, known.outside)[1]
+        # Another cluster may have switched it on: then it is that one's record which holds the host's own value.
+        elsewhere = [other.host_before[str(file)] for other in state.all_states() if str(file) in other.host_before]
+        known.host_before.setdefault(str(file), elsewhere[0] if elsewhere else file.read_text().strip())
+        known.forward_rules = known.forward_rules or network.forward_is_closed()
+        known.save()
+        network.open_way_out(known.plan, known.outside, through_forward_chain=known.forward_rules)
+
+
+def _boot(known: State, names: list[str]) -> None:
+    for name in names:
+        node.boot(known, name)
+    _each(names, lambda name: node.wait_booted(known, name))
+    for name in names:
+        # A fresh network namespace forwards nothing; a node must.
+        node.inside(known, name, ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], check=False)
+
+
+def _remove(known: State) -> None:
+    for name in known.nodes:
+        node.stop(known, name)
+    network.close_way_out(known.plan, through_forward_chain=known.forward_rules)
+    network.remove(known.plan, known.nodes)
+    others = [other for other in state.all_states() if other.name != known.name]
+    for file, value in known.host_before.items():
+        if file.startswith("/proc/") and not any(file in other.host_before for other in others) and Path(file).exists():
+            Path(file).write_text(value)
+    if not others and known.host_before.get(NETNS) == "not mounted":
+        network.forget_netns_mount()
+    shutil.rmtree(known.folder)
+
+
+def _guess(name: str) -> State:
+    """A state whose record is unreadable: everything that carries its name is still found by that name."""
+    nodes = ["cp", *(f"w{i}" for i in range(1, 6))]
+    guess = State(name, -1, "0.0.0.0/24", nodes, "", "", "")
+    guess.groups = {each: [str(group) for group in cgroups.place(guess.unit(each)).groups] for each in nodes}
+    return guess
+
+
+def _known(name: str) -> State:
+    known = state.load(name)
+    if not known:
+        raise NoSuchCluster(f"there is no embedded cluster named {name!r}", f"Start it with `lab up --name {name}`")
+    return known
+
+
+def _admin_conf(known: State) -> str:
+    """kubeadm's admin.conf, read from the node's folder: the node need not run for it."""
+    file = known.node_dir(known.control_plane) / "upper/etc/kubernetes/admin.conf"
+    try:
+        return kubeadm.user_kubeconfig(file.read_text(), known.name)
+    except OSError:
+        raise Unhealthy(f"cluster {known.name!r} has lost its admin.conf ({file})", f"Run `lab reset --name {known.name}`") from None
+
+
+def _etcd_pid(known: State) -> int:
+    """etcd's process, as the host numbers it: the one in the control plane's groups that is called so."""
+    for pid in cgroups.processes([Path(group) for group in known.groups[known.control_plane]]):
+        try:
+            if Path(f"/proc/{pid}/comm").read_text().strip() == "etcd":
+                return pid
+        except OSError:
+            continue
+    raise Unhealthy("no etcd process runs on the control plane", f"Look with `lab logs --name {known.name} cp`")
+
+
+def _image_names(known: State, name: str) -> set[str]:
+    return set(node.inside(known, name, ["ctr", "-n", "k8s.io", "images", "list", "-q"]).stdout.split())
+
+
+def _write(known: State, name: str, path: str, text: str) -> None:
+    node.inside(known, name, ["sh", "-c", 'cat > "$0"', path], input=text)
+
+
+def _keep_logs(known: State) -> Path:
+    """The consoles and kubeadm's output of a failed `up`, in a folder of the system's temporary files."""
+    target = Path(tempfile.mkdtemp(prefix=f"lab-up-{known.name}-"))
+    for name in known.nodes:
+        for log in known.node_dir(name).glob("*.log"):
+            shutil.copyfile(log, target / f"{name}-{log.name}")
+        try:
+            journal = node.inside(
+                known, name, ["journalctl", "-q", "--no-pager", "-u", "kubelet", "-u", "containerd", "-n", "400"], check=False
+            )
+            (target / f"{name}-journal.log").write_text(journal.stdout)
+        except LabError:
+            continue  # the node does not run: its console tells
+    return target
+
+
+@contextmanager
+def _kubeconfig_file(text: str) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile("w", prefix="lab-kubeconfig-", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        yield file.name
+
+
+def _each(names: Iterable[str], work: Callable[[str], None]) -> None:
+    """The same for several nodes side by side; the first error is raised after all have ended."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for done in [pool.submit(work, name) for name in names]:
+            done.result()
+
+
+# What may be asked for from the other side of sudo.
+OPERATIONS: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
+    "up": up,
+    "reset": reset,
+    "down": down,
+    "status": status,
+    "load": load,
+    "kernel_lacks": lambda request, progress: {"lacks": kernel_lacks()},
+}
+
+
+def kernel_lacks() -> list[str]:
+    """What this kernel cannot do that a node needs; found out by trying, in a namespace that is gone afterwards."""
+    trials = {
+        "network namespaces and veth pairs": "ip link add kiotest type veth peer name kiotest2",
+        "VXLAN devices": "ip link add kiotest type vxlan id 1 dstport 4789 dev lo",
+        "bridges": "ip link add kiotest type bridge",
+        "nftables": "nft add table ip kiotest",
+    }
+    found = [what for what, words in trials.items() if not run(["unshare", "--net", *words.split()], check=False).ok]
+    filesystems = Path("/proc/filesystems").read_text().split()
+    if "overlay" not in filesystems and not run(["modprobe", "overlay"], check=False).ok:
+        found.append("overlay file systems")
+    return found

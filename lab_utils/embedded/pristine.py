@@ -1,0 +1,76 @@
+"""What `reset` goes back to: a copy of what kubeadm made, taken once, right after the first `up`.
+
+Kept are etcd's data and each node's own files. Not kept are containers and Pods: they are made anew from what
+etcd says, over a fresh image store. etcd is frozen for the blink that the copy takes, which leaves its files as
+a power cut would, and that it recovers from (its write-ahead log and bbolt's two meta pages are made for it).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab_utils.embedded.node import identity, link_tree, place
+from lab_utils.embedded.state import State
+from lab_utils.run import run
+
+# Below a node's upper layer: what belongs to running Pods and would only be in the way of new ones.
+NOT_KEPT = (
+    "var/lib/kubelet/pods",
+    "var/lib/kubelet/cpu_manager_state",
+    "var/lib/kubelet/memory_manager_state",
+    "var/lib/cni",
+    "var/log",
+    "tmp",
+    "run",
+)
+
+
+def take(state: State, etcd_pid: int) -> None:
+    """Make the copy; a half-made one is never taken for whole, for it gets its name last."""
+    target = state.folder / "pristine"
+    draft = state.folder / "pristine.new"
+    for folder in (target, draft):
+        shutil.rmtree(folder, ignore_errors=True)
+    draft.mkdir()
+    with frozen(etcd_pid):
+        for node in state.nodes:
+            copy_tree(state.node_dir(node) / "upper", draft / node)
+    for node in state.nodes:
+        for path in NOT_KEPT:
+            shutil.rmtree(draft / node / path, ignore_errors=True)
+    draft.rename(target)
+
+
+def there(state: State) -> bool:
+    return (state.folder / "pristine").is_dir()
+
+
+def put_back(state: State, node: str) -> None:
+    """Give a stopped node the files that it had right after `up`."""
+    folder = state.node_dir(node)
+    for name in ("upper", "work"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "work").mkdir()
+    copy_tree(state.folder / "pristine" / node, folder / "upper")
+    for path, (text, mode) in identity(state, node).items():
+        place(folder / "upper", Path(state.lower), path, text, mode)
+    link_tree(Path(state.store), folder / "containerd")
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    # Extended attributes carry the overlay's own marks (trusted.overlay.opaque), holes the unwritten half of etcd's log.
+    run(["cp", "-a", "--sparse=always", "--reflink=auto", source, target])
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,116 @@
+"""What root has made for one cluster, written down before it is made.
+
+/var/lib/kubernetes-inside-out/NAME/
+    state.json          this record
+    lock                held while a command works on the cluster
+    nodes/NODE/         upper/ work/ root/ (the overlay), containerd/ (its images), console.log
+    pristine/           what `reset` goes back to
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lab_utils.embedded.network import Plan
+from lab_utils.errors import BadInput, Busy
+from lab_utils.paths import root_state_dir
+from lab_utils.progress import Progress
+
+
+@dataclass
+class State:
+    name: str
+    index: int
+    subnet: str
+    nodes: list[str]
+    lower: str  # the node root that all nodes share
+    store: str  # the image store that each node gets by hard links
+    token: str
+    options: dict[str, Any] = field(default_factory=dict)
+    owner: int = 0
+    finished: bool = False
+    outside: str = ""  # the host's device towards the outside when the cluster was made
+    host_before: dict[str, str] = field(default_factory=dict)  # /proc/sys file → what it said
+    forward_rules: bool = False
+    launchers: dict[str, list[int]] = field(default_factory=dict)  # node → [pid, start time] of its first process on the host
+    groups: dict[str, list[str]] = field(default_factory=dict)  # node → its control groups
+
+    @property
+    def folder(self) -> Path:
+        return root_state_dir() / self.name
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(self.name, self.index, self.subnet)
+
+    @property
+    def control_plane(self) -> str:
+        return self.nodes[0]
+
+    @property
+    def workers(self) -> list[str]:
+        return self.nodes[1:]
+
+    def ip(self, node: str) -> str:
+        return self.plan.address(self.nodes.index(node))
+
+    def unit(self, node: str) -> str:
+        """A name for the node that is unique on this machine: its control groups and its scope carry it."""
+        return f"kio-{self.name}-{node}"
+
+    def node_dir(self, node: str) -> Path:
+        return self.folder / "nodes" / node
+
+    def save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / "state.json.new"
+        draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        draft.replace(self.folder / "state.json")
+
+
+def load(name: str) -> State | None:
+    path = root_state_dir() / name / "state.json"
+    if not path.exists():
+        return None
+    try:
+        return State(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"{path} cannot be read ({error})", f"Remove what is left with `lab down --name {name}`") from None
+
+
+def all_states() -> list[State]:
+    found = [load(path.parent.name) for path in sorted(root_state_dir().glob("*/state.json"))]
+    return [state for state in found if state]
+
+
+@contextmanager
+def locked(name: str, progress: Progress) -> Iterator[None]:
+    """One command at a time per name; a second one says that it waits, and gives up after ten minutes."""
+    folder = root_state_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.note(f"another command works on {name!r}; waiting for it")
+            _wait(file.fileno(), name)
+        yield
+
+
+def _wait(fileno: int, name: str, seconds: float = 600) -> None:
+    import time
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            fcntl.flock(fileno, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.3)
+    raise Busy(f"another command still works on {name!r} after {seconds / 60:.0f} minutes")

@@ -1,0 +1,187 @@
+"""The embedded provider: nodes are namespaces of this Linux machine. The user's half; root's is lab_utils.embedded."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lab_utils import artifacts
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, load_record
+from lab_utils.embedded.privileged import perform
+from lab_utils.errors import HostLacks, LabError
+from lab_utils.progress import Progress, Silent
+from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+from lab_utils.providers.ssh import SshNode
+
+NEEDED = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
+MEGABYTES_PER_NODE = 700
+MEGABYTES_OF_DISK = 6000
+
+
+class Embedded:
+    name = "embedded"
+
+    def usability(self) -> Usability:
+        if platform.system() != "Linux":
+            return Usability(
+                self.name, False, f"it makes Linux namespaces, and this is {platform.system()}", "Use --provider kind or vagrant"
+            )
+        missing = sorted({package for program, package in NEEDED.items() if not shutil.which(program)})
+        if missing:
+            return Usability(self.name, False, f"programs are missing: {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
+        if os.geteuid() != 0 and not shutil.which("sudo"):
+            return Usability(self.name, False, "it needs root, and there is no sudo", "Run `lab` as root")
+        try:
+            lacks = perform("kernel_lacks", {}, Silent())["lacks"] if os.geteuid() == 0 else []
+        except LabError as error:
+            return Usability(self.name, False, error.what, error.mend)
+        if lacks:
+            return Usability(
+                self.name,
+                False,
+                f"this kernel has no {', no '.join(lacks)}",
+                "Load the modules (modprobe vxlan overlay), or use --provider vagrant",
+            )
+        return Usability(self.name, True, "Linux namespaces, a kubeadm cluster in well under a minute")
+
+    def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
+        usable = self.usability()
+        if not usable.usable:
+            raise HostLacks(f"the embedded provider cannot run here: {usable.why}", usable.mend)
+        check_room(spec.workers + 1)
+        made = artifacts.prepare(progress)
+        folder = cluster_dir(spec.name)
+        keys = _keys(folder)
+        record = ClusterRecord(
+            name=spec.name,
+            provider=self.name,
+            state="creating",
+            kubeconfig=str(folder / "kubeconfig"),
+            nodes=[],
+            kubernetes=made.kubernetes,
+            options={"proxy_mode": spec.proxy_mode, "bare": spec.bare, "metrics_server": spec.metrics_server},
+            kubectl=str(made.kubectl),
+        )
+        if not (folder / "cluster.json").exists():
+            record.save()
+        try:
+            answer = perform("up", {**_request(spec, made), **keys}, progress)
+        except BaseException:
+            if load_record(spec.name).state == "creating":
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _finish(record, answer, keys)
+        return connect(spec.name)
+
+    def down(self, name: str, progress: Progress) -> None:
+        perform("down", {"name": name}, progress)
+        shutil.rmtree(cluster_dir(name), ignore_errors=True)
+
+    def reset(self, name: str, progress: Progress) -> Cluster:
+        record = load_record(name)
+        perform("reset", {"name": name, "kubectl": record.kubectl}, progress)
+        return connect(name)
+
+    def status(self, record: ClusterRecord) -> list[NodeStatus]:
+        running = {node["name"]: node["running"] for node in perform("status", {"name": record.name}, Silent())["nodes"]}
+        ready = _ready_nodes(record) if any(running.values()) and not record.options.get("bare") else {}
+        return [
+            NodeStatus(
+                node.name,
+                node.ip,
+                node.role,
+                running.get(node.name, False),
+                ready.get(node.name, False),
+                "" if running.get(node.name) else f"stopped; `lab up --name {record.name}` starts it again",
+            )
+            for node in record.nodes
+        ]
+
+    def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
+        return list(perform("load", {"name": record.name, "archive": str(archive.absolute())}, progress)["images"])
+
+    def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
+        return SshNode(node)
+
+
+def _request(spec: ClusterSpec, made: Any) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "workers": spec.workers,
+        "proxy_mode": spec.proxy_mode,
+        "bare": spec.bare,
+        "owner": os.getuid(),
+        "lower": str(made.node_root),
+        "store": str(made.image_store),
+        "kubectl": str(made.kubectl),
+        "kubernetes": made.kubernetes,
+        "images": made.images,
+    }
+
+
+def _keys(folder: Path) -> dict[str, str]:
+    """An ssh key for the learner and one for the nodes, made once per cluster and kept in its folder."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("id_ed25519", "host_ed25519"):
+        file = folder / name
+        if not file.exists():
+            key = Ed25519PrivateKey.generate()
+            file.touch(mode=0o600)
+            file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+            public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            file.with_suffix(".pub").write_bytes(public + b"\n")
+    return {
+        "authorized_key": (folder / "id_ed25519.pub").read_text().strip(),
+        "host_key": (folder / "host_ed25519").read_text(),
+        "host_key_public": (folder / "host_ed25519.pub").read_text().strip(),
+    }
+
+
+def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str]) -> None:
+    folder = record.folder
+    config = Path(record.kubeconfig)
+    config.touch(mode=0o600)
+    config.write_text(answer["kubeconfig"])
+    access = {"user": "root", "port": 22, "key": str(folder / "id_ed25519"), "host_key": keys["host_key_public"]}
+    nodes = [NodeRecord(node["name"], node["ip"], node["role"], access) for node in answer["nodes"]]
+    (folder / "known_hosts").write_text("".join(f"{node.ip} {keys['host_key_public']}\n" for node in nodes))
+    record.but(nodes=nodes, state="up").save()
+
+
+def _ready_nodes(record: ClusterRecord) -> dict[str, bool]:
+    cluster = Cluster(record, [])
+    done = cluster.kubectl("get", "nodes", "-o", "json", "--request-timeout=5s", check=False, timeout=10)
+    if not done.ok:
+        return {}
+    import json
+
+    return {
+        item["metadata"]["name"]: any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
+        for item in json.loads(done.stdout)["items"]
+    }
+
+
+def check_room(nodes: int) -> None:
+    """Refuse before anything is made when memory or disk would not suffice."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) // 1024
+    needed = nodes * MEGABYTES_PER_NODE
+    if available < needed:
+        raise HostLacks(
+            f"{nodes} nodes need about {needed} MB of memory, and {available} MB are free", "Close something, or ask for fewer: --workers 0"
+        )
+    place = next(folder for folder in [Path("/var/lib/kubernetes-inside-out"), Path("/var/lib"), Path("/")] if folder.exists())
+    free = shutil.disk_usage(place).free // 2**20
+    if free < MEGABYTES_OF_DISK:
+        raise HostLacks(
+            f"about {MEGABYTES_OF_DISK} MB of disk are needed below {place}, and {free} MB are free", "Make room, or `lab down --all`"
+        )
+
+
+PROVIDER = Embedded()
