@@ -79,7 +79,7 @@ class _Matcher:
         self.known: dict[_Group, str | None] = {}  # what a netns id means; None: a namespace that we were not shown
         for ns in namespaces:
             for nsid, name in ns.nsids.items():
-                self.known[_Group(ns.name, nsid)] = self._named(ns, name)
+                self._learn_name(_Group(ns.name, nsid), ns, name)
         self.decided: dict[_Group, tuple[str, str, bool]] = {}  # namespace, why, certain
         self.open = {group: sorted(self._possible(group)) for group in self.groups if group not in self.known}
         self._narrow()
@@ -88,15 +88,16 @@ class _Matcher:
     def end(ns: Namespace, device: Device) -> End:
         return End(ns.name, device.index, device.name)
 
-    def _named(self, speaker: Namespace, name: str) -> str | None:
+    def _learn_name(self, group: _Group, speaker: Namespace, name: str) -> None:
+        """A name is as good as its inode. Without one it must be the name of a namespace that we were shown, or it says nothing."""
         inode = self.names.get(name)
-        for ns in self.all.values():
-            if inode is not None and ns.inode is not None:
-                if ns.inode == inode and _same_kernel(ns, speaker):
-                    return ns.name
-            elif ns.name == name:
-                return ns.name
-        return None
+        neighbours = [ns for ns in self.all.values() if _same_kernel(ns, speaker)]
+        if inode is not None:
+            self.known[group] = next((ns.name for ns in neighbours if ns.inode == inode), None)
+            if self.known[group] is None and any(ns.inode is None for ns in neighbours):
+                del self.known[group]
+        elif name in self.all:
+            self.known[group] = name
 
     def _possible(self, group: _Group) -> Iterator[str]:
         """Every namespace that could be meant: the ends there point back, one for one."""
@@ -128,8 +129,10 @@ class _Matcher:
         while changed:
             changed = False
             for group, candidates in self.open.items():
+                if group in self.decided:
+                    continue
                 left = [name for name in candidates if self._still_possible(group, name)]
-                if group not in self.decided and left != candidates:
+                if left != candidates:
                     self.open[group] = left
                     changed = True
         for group, candidates in self.open.items():
@@ -153,7 +156,7 @@ class _Matcher:
             return False
         if reverse in self.decided:
             return self.decided[reverse][0] == group.namespace
-        return group.namespace in self.open[reverse]
+        return reverse in self.known or group.namespace in self.open[reverse]
 
     def _mac_seen(self, group: _Group, name: str) -> bool:
         """Has a bridge learned, behind one of our ends, the MAC address of the end in that namespace (or the other way round)?"""

@@ -111,7 +111,7 @@ def test_a_mac_address_that_a_bridge_learned_decides() -> None:
             wires.ip(node, f"addr add 10.99.{number}.1/24 dev cni0")
             wires.ip(pod, "link set eth0 up")
             wires.ip(pod, f"addr add 10.99.{number}.2/24 dev eth0")
-            speak(wires, pod, f"10.99.{number}.1")
+            wires.say(pod, f"10.99.{number}.1")
         peers = match_peers([wires.read(name, with_ids=False) for name in wires.names])
         assert {str(end): str(peer.end) for end, peer in peers.items()} == {
             "n1:veth1": "p1:eth0",
@@ -120,11 +120,6 @@ def test_a_mac_address_that_a_bridge_learned_decides() -> None:
             "p2:eth0": "n2:veth1",
         }
         assert all("MAC" in peer.evidence for peer in peers.values())
-
-
-def speak(wires: Wiring, name: str, to: str) -> None:
-    """Send one datagram, so that ARP happens and the bridge learns. Nobody needs to listen."""
-    wires.inside(name, "python3", "-c", f"import socket; socket.socket(2, socket.SOCK_DGRAM).sendto(b'x', ({to!r}, 9))")
 
 
 def ends_at(end: End | None) -> tuple[str, str] | None:

@@ -24,8 +24,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="making network namesp
 class Wiring:
     """A handful of network namespaces. Short names are ours; on the machine they carry the prefix."""
 
-    def __init__(self) -> None:
-        self.prefix = f"kio{secrets.token_hex(3)}-"
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix or f"kio{secrets.token_hex(3)}-"
         self.names: list[str] = []
 
     def add(self, name: str) -> None:
@@ -63,6 +63,10 @@ class Wiring:
         """The inode of each of our names in /run/netns."""
         return {self.prefix + name: self.inode(name) for name in self.names}
 
+    def say(self, name: str, to: str, port: int = 9) -> None:
+        """Send one datagram, so that ARP happens and bridges learn. Nobody needs to listen."""
+        self.inside(name, "python3", "-c", f"import socket; socket.socket(2, socket.SOCK_DGRAM).sendto(b'x', ({to!r}, {port}))")
+
     def remove(self) -> None:
         for name in self.names:
             run(["ip", "netns", "del", self.prefix + name], check=False)
@@ -70,8 +74,8 @@ class Wiring:
 
 
 @contextmanager
-def wiring() -> Iterator[Wiring]:
-    made = Wiring()
+def wiring(prefix: str = "") -> Iterator[Wiring]:
+    made = Wiring(prefix)
     try:
         yield made
     finally:

@@ -1,0 +1,440 @@
+"""How a packet travels: the kernel's own steps, taken one by one on what was read from every namespace.
+
+    hop    one thing that happens to the packet at one device, with the line (route, ARP, FDB, rule) that made it happen
+    way    all hops to one destination, with the probability that a new connection takes it
+    path   all ways from a source to a target; more than one if the target is a Service
+
+A packet is carried on until someone takes it as his own. Where the tables give no answer the way ends there, and its
+last hop says what is missing: that is often just what a learner is looking for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from ipaddress import ip_address
+
+from lab_utils.errors import BadInput
+from lab_utils.links import FOUND, Device, Namespace
+from lab_utils.topology.model import Topology, is_ip
+
+LONGEST = 64  # hops; more than any real way, so that rules and routes in a circle come to an end
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One step. `kind` is send, cable, bridge, route, rules, wrap, wire, unwrap, arrive, leave or lost."""
+
+    kind: str
+    node: str
+    namespace: str
+    device: str
+    what: str
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Way:
+    destination: str
+    probability: Fraction
+    hops: tuple[Hop, ...]
+    pod: str = ""
+    masquerade: bool = False
+
+    @property
+    def arrived(self) -> bool:
+        return bool(self.hops) and self.hops[-1].kind == "arrive"
+
+
+@dataclass(frozen=True)
+class Path:
+    source: str
+    target: str
+    ways: tuple[Way, ...]
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """The hops of the only way, or of the first one."""
+        return self.ways[0].hops if self.ways else ()
+
+    @property
+    def arrived(self) -> bool:
+        return bool(self.ways) and all(way.arrived for way in self.ways)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} → {self.target}"]
+        for way in self.ways:
+            share = "" if len(self.ways) == 1 else f"  probability {way.probability}"
+            lines.append(f"to {way.destination}{f' ({way.pod})' if way.pod else ''}{share}")
+            for number, hop in enumerate(way.hops, 1):
+                lines.append(f"  {number:2}. {hop.namespace or 'outside'} {hop.device}: {hop.what}")
+                lines += [f"        {reason}" for reason in hop.why]
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        return {"text/plain": str(self)}
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A packet under way, and what it has been through."""
+
+    src: str
+    dst: str
+    dport: int | None
+    protocol: str
+    hops: tuple[Hop, ...] = ()
+    probability: Fraction = Fraction(1)
+    masquerade: bool = False
+    judged: tuple[str, ...] = ()  # nodes whose rules have had their say
+    inner: _Flight | None = None  # what it carries, if it is a tunnel's outer packet
+    tunnel: str = ""  # "vxlan 1": who unwraps it
+    visited: tuple[tuple[str, str], ...] = ()
+
+    def hop(self, hop: Hop) -> _Flight:
+        return replace(self, hops=(*self.hops, hop))
+
+
+class Walker:
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+
+    # -- from names to addresses -------------------------------------------------------------------------------------
+
+    def path(self, a: str, b: str, port: int | None, protocol: str) -> Path:
+        start, source, label = self._source(a)
+        target, name, port = self._target(b, port, protocol, ip_address(source).version if source else 4)
+        if not source:
+            source = self._own_address(start, target)
+        if ip_address(source).version != ip_address(target).version:
+            raise BadInput(f"{label} has {source}, and {name} has {target}: IPv4 does not reach IPv6")
+        flight = _Flight(source, target, port, protocol)
+        ways = tuple(self._way(done) for done in self._ip_layer(start, None, flight))
+        return Path(label, name, ways)
+
+    def _source(self, a: str) -> tuple[Namespace, str, str]:
+        """The namespace that sends, its address (empty: the route decides), and its name for people."""
+        topology = self.topology
+        kind, _, rest = a.partition("/")
+        if a in topology.nodes or (kind == "node" and rest in topology.nodes):
+            node = topology.node(a if a in topology.nodes else rest)
+            return node.netns, "", node.name
+        if is_ip(a) and topology.pod_with_ip(a) is None:
+            found = topology.node_with_ip(a)
+            if found is None:
+                raise BadInput(f"{a} is neither a Pod's nor a node's address here", "Start from a Pod or a node")
+            return found.netns, a, found.name
+        pod = topology.pod(rest if kind == "pod" else a)
+        if pod.netns not in topology.namespaces:
+            raise BadInput(f"the network namespace of Pod {pod.key} was not read")
+        return topology.namespaces[pod.netns], pod.ip, pod.key
+
+    def _target(self, b: str, port: int | None, protocol: str, version: int) -> tuple[str, str, int | None]:
+        topology = self.topology
+        kind, _, rest = b.partition("/")
+        if b in topology.nodes or (kind == "node" and rest in topology.nodes):
+            node = topology.node(b if b in topology.nodes else rest)
+            return node.ip, node.name, port
+        if is_ip(b):
+            pod, service, machine = topology.pod_with_ip(b), topology.service_with_ip(b), topology.node_with_ip(b)
+            if service:
+                return b, f"Service {service.key}", self._service_port(service.key, port, protocol)
+            return b, pod.key if pod else machine.name if machine else b, port
+        pod_exists = b in topology.pods or any(item.name == b for item in topology.pods.values())
+        service_exists = b in topology.services or any(item.name == b for item in topology.services.values())
+        if kind in ("service", "svc") or (service_exists and not pod_exists and kind != "pod"):
+            found = topology.service(rest if kind in ("service", "svc") else b)
+            ip = next((ip for ip in found.ips if ip_address(ip).version == version), found.ip)
+            if not ip:
+                raise BadInput(f"Service {found.key} has no ClusterIP (it is headless): DNS gives its Pods' addresses instead")
+            return ip, f"Service {found.key}", self._service_port(found.key, port, protocol)
+        if service_exists and kind != "pod":
+            raise BadInput(f"{b!r} is a Pod and a Service", f"Say pod/{b} or service/{b}")
+        pod = topology.pod(rest if kind == "pod" else b)
+        ip = next((ip for ip in pod.ips if ip_address(ip).version == version), pod.ip)
+        if not ip:
+            raise BadInput(f"Pod {pod.key} has no IP address")
+        return ip, pod.key, port
+
+    def _service_port(self, key: str, port: int | None, protocol: str) -> int | None:
+        ports = self.topology.services[key].ports
+        fitting = [item.port for item in ports if item.protocol == protocol.lower()]
+        return port if port is not None or not fitting else fitting[0]
+
+    def _own_address(self, ns: Namespace, target: str) -> str:
+        """The address that the kernel puts into a packet of its own: the route's, or the first one of its device."""
+        if ns.owner(target):
+            return target
+        route = ns.route(target)
+        device = ns.device(route.device) if route else None
+        version = ip_address(target).version
+        fitting = [str(a.ip) for a in (device.usable_addresses if device else ()) if a.version == version]
+        node = self.topology.nodes.get(ns.name)
+        return (route.source if route else "") or (fitting[0] if fitting else "") or (node.ip if node else target)
+
+    def _way(self, flight: _Flight) -> Way:
+        pod = self.topology.pod_with_ip(flight.dst)
+        return Way(_address(flight), flight.probability, flight.hops, pod.key if pod else "", flight.masquerade)
+
+    # -- the kernel's steps ------------------------------------------------------------------------------------------
+
+    def _hop(self, kind: str, ns: Namespace, device: Device | None, what: str, *why: str) -> Hop:
+        return Hop(
+            kind, self.topology.place_of(ns.name), ns.name, device.name if device else "", what, tuple(reason for reason in why if reason)
+        )
+
+    def _ip_layer(self, ns: Namespace, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+        """The packet is in a namespace's IP layer: rules first, then the routing decision."""
+        place = (ns.name, flight.dst)
+        if len(flight.hops) > LONGEST or (place in flight.visited and came_by is not None):
+            return [flight.hop(self._hop("lost", ns, came_by, "goes in circles: it was here before, with the same destination"))]
+        flight = replace(flight, visited=(*flight.visited, place))
+        if ns.name in self.topology.nodes and flight.dport is not None and flight.inner is None and ns.name not in flight.judged:
+            return self._rules(ns, came_by, replace(flight, judged=(*flight.judged, ns.name)))
+        return self._route(ns, came_by, flight)
+
+    def _rules(self, ns: Namespace, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+        node = self.topology.nodes[ns.name]
+        ruleset = node.ruleset if ip_address(flight.dst).version == 4 else node.ruleset6
+        if ruleset is None:
+            return self._route(ns, came_by, flight)
+        from lab_utils.trace import Packet, trace
+
+        origin = "local" if came_by is None else "pod" if came_by.kind == "bridge" or self._leads_to_a_pod(ns, came_by) else "external"
+        packet = Packet(flight.src, flight.dst, flight.dport, protocol=flight.protocol, in_interface=came_by.name if came_by else "")
+        result = trace(ruleset, packet, local_addresses=ns.addresses, origin=origin)
+        if result.verdict not in ("ACCEPT",):
+            said = {"DROP": "dropped by the node's rules", "REJECT": "rejected by the node's rules: the sender gets an error"}
+            return [
+                flight.hop(
+                    self._hop("lost", ns, came_by, said.get(result.verdict, f"the rules say {result.verdict}"), *_last_rules(result))
+                )
+            ]
+        if not result.destinations:
+            return self._route(ns, came_by, replace(flight, masquerade=flight.masquerade or result.masquerade))
+        ended: list[_Flight] = []
+        many = len(result.destinations) > 1
+        for found in result.destinations:
+            address, dport = _split(found.address)
+            share = f", with probability {found.probability}" if many else ""
+            masks = ", and its source to the node's own on the way out (masquerade)" if result.masquerade else ""
+            changed = replace(
+                flight,
+                dst=address,
+                dport=dport if dport is not None else flight.dport,
+                probability=flight.probability * Fraction(found.probability),
+                masquerade=flight.masquerade or result.masquerade,
+            )
+            hop = self._hop(
+                "rules", ns, came_by, f"destination {_address(flight)} becomes {_address(changed)}{share}{masks}", *_chains(result, found)
+            )
+            ended += self._route(ns, came_by, changed.hop(hop))
+        return ended
+
+    def _leads_to_a_pod(self, ns: Namespace, device: Device) -> bool:
+        peer = self.topology.peer(ns.name, device)
+        return bool(peer and peer.end and peer.end.namespace in self.topology.pods)
+
+    def _route(self, ns: Namespace, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+        mine = ns.owner(flight.dst)
+        if mine is not None:
+            return self._deliver(ns, mine, came_by, flight)
+        route = ns.route(flight.dst)
+        if route is None:
+            return [flight.hop(self._hop("lost", ns, came_by, f"no route to {flight.dst}: the packet cannot go on"))]
+        device = ns.device(route.device)
+        if route.kind != "unicast" or device is None:
+            return [flight.hop(self._hop("lost", ns, came_by, f"the route to {flight.dst} leads nowhere", str(route)))]
+        if not device.up:
+            return [flight.hop(self._hop("lost", ns, device, f"{device.name} is down", f"route {route}"))]
+        if (
+            flight.masquerade
+            and came_by is not None
+            and flight.inner is None
+            and len(ns.name.split("/")) == 1
+            and flight.src not in ns.addresses
+        ):
+            flight = replace(flight, src=route.source or self._own_address(ns, flight.dst))
+        next_ip = route.gateway or flight.dst
+        if device.kind == "vxlan":
+            return self._wrap(ns, device, next_ip, str(route), flight)
+        if device.kind in ("ipip", "sit", "ip6tnl", "gre"):
+            return self._tunnel(ns, device, next_ip, str(route), flight)
+        neighbour = ns.neighbour(next_ip, device.name)
+        arp = f"ARP {neighbour}" if neighbour else ""
+        whither = f"next {next_ip}" if route.gateway else f"{next_ip} is on this link"
+        kind = "send" if came_by is None and not flight.hops else "route"
+        outer = f"the outer packet {flight.src} → {flight.dst}: " if flight.inner else ""
+        flight = flight.hop(self._hop(kind, ns, device, f"{outer}routed to {device.name}, {whither}", f"route {route}", arp))
+        mac = neighbour.mac if neighbour else ""
+        if device.kind == "bridge":
+            return self._bridge(ns, device, None, next_ip, mac, flight)
+        return self._cross(ns, device, next_ip, mac, flight)
+
+    def _deliver(self, ns: Namespace, mine: Device, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+        at = came_by or mine
+        if flight.inner is None:
+            who = f"Pod {ns.name}" if ns.name in self.topology.pods else f"node {ns.name}"
+            return [
+                flight.hop(
+                    self._hop("arrive", ns, at, f"{flight.dst} is {who}'s own address: delivered", f"{flight.dst} is on {mine.name}")
+                )
+            ]
+        kind, _, number = flight.tunnel.partition(" ")
+        for device in ns.devices:
+            if device.kind == kind and (device.vxlan is None or str(device.vxlan.vni) == number):
+                inner = replace(flight.inner, hops=flight.hops, visited=flight.inner.visited)
+                what = f"unwrapped by {device.name}: inside is {inner.src} → {inner.dst}"
+                return self._ip_layer(
+                    ns, device, inner.hop(self._hop("unwrap", ns, device, what, f"{flight.tunnel}, outer address {flight.dst}"))
+                )
+        return [flight.hop(self._hop("lost", ns, at, f"nobody here unwraps {flight.tunnel}"))]
+
+    def _bridge(self, ns: Namespace, bridge: Device, port: Device | None, next_ip: str, mac: str, flight: _Flight) -> list[_Flight]:
+        """A frame inside a bridge: up to the node's IP layer, or out through a port."""
+        own = mac == bridge.mac or any(str(address.ip) == next_ip for address in bridge.addresses)
+        if port is not None and own:
+            hop = self._hop(
+                "bridge",
+                ns,
+                bridge,
+                f"the frame is for {bridge.name} itself: up to the node's IP layer",
+                f"{next_ip} is on {bridge.name}, MAC {bridge.mac}",
+            )
+            return self._ip_layer(ns, bridge, flight.hop(hop))
+        entry = ns.port(mac, bridge.name) if mac else None
+        out = ns.device(entry.device) if entry else None
+        why = f"FDB {entry}" if entry else ""
+        if out is None:
+            out = self._port_towards(ns, bridge, next_ip, mac)
+            why = (
+                f"the FDB has no entry for it (any more): the bridge asks at all ports, and {next_ip} answers behind this one"
+                if out
+                else ""
+            )
+        if out is None:
+            return [flight.hop(self._hop("lost", ns, bridge, f"nobody on {bridge.name} has {next_ip}"))]
+        if out == port and not out.hairpin:
+            return [flight.hop(self._hop("lost", ns, out, "the frame would go back where it came from, and hairpin is off", why))]
+        flight = flight.hop(self._hop("bridge", ns, out, f"{bridge.name} sends the frame out through port {out.name}", why))
+        return self._cross(ns, out, next_ip, mac, flight)
+
+    def _port_towards(self, ns: Namespace, bridge: Device, ip: str, mac: str) -> Device | None:
+        for port in ns.ports(bridge.name):
+            peer = self.topology.peer(ns.name, port)
+            if peer and peer.verdict == FOUND and peer.end:
+                there = self.topology.namespaces[peer.end.namespace]
+                device = there.device(peer.end.index)
+                if device and ((mac and device.mac == mac) or there.owner(ip)):
+                    return port
+        return None
+
+    def _cross(self, ns: Namespace, device: Device, next_ip: str, mac: str, flight: _Flight) -> list[_Flight]:
+        """Out of a device: through a veth cable, or on to the network that the nodes share."""
+        peer = self.topology.peer(ns.name, device)
+        if peer and peer.verdict == FOUND and peer.end:
+            there = self.topology.namespaces[peer.end.namespace]
+            other = there.device(peer.end.index)
+            assert other is not None  # the matcher took it from there
+            bridge = there.device(other.master) if other.master else None
+            joined = f", a port of {bridge.name}" if bridge else ""
+            flight = flight.hop(
+                self._hop("cable", there, other, f"comes out of {other.name}{joined}, the other end of {device.name}", peer.evidence)
+            )
+            if bridge is not None and bridge.kind == "bridge":
+                return self._bridge(there, bridge, other, next_ip, mac, flight)
+            return self._ip_layer(there, other, flight)
+        if peer and peer.candidates:
+            return [flight.hop(self._hop("lost", ns, device, f"it is not clear where the cable at {device.name} ends", peer.evidence))]
+        if ns.name not in self.topology.nodes:
+            why = peer.evidence if peer else ""
+            return [flight.hop(self._hop("lost", ns, device, f"the other end of {device.name} is not among what was read", why))]
+        return self._wire(ns, device, next_ip, flight)
+
+    def _wire(self, ns: Namespace, device: Device, next_ip: str, flight: _Flight) -> list[_Flight]:
+        for node in self.topology.nodes.values():
+            owner = node.netns.owner(next_ip)
+            if node.name != ns.name and owner is not None:
+                hop = self._hop(
+                    "wire", node.netns, owner, f"over the nodes' own network to {node.name}", f"{next_ip} is on {owner.name} of {node.name}"
+                )
+                return self._ip_layer(node.netns, owner, flight.hop(hop))
+        return [
+            flight.hop(
+                Hop(
+                    "leave",
+                    "",
+                    "",
+                    "",
+                    f"leaves through {device.name} of {ns.name} towards {next_ip}, which is not a part of what was read",
+                )
+            )
+        ]
+
+    def _wrap(self, ns: Namespace, device: Device, next_ip: str, route: str, flight: _Flight) -> list[_Flight]:
+        """Into a VXLAN: who has the next IP (ARP), and on which machine is that MAC (FDB)? Both were written by flannel."""
+        assert device.vxlan is not None
+        neighbour = ns.neighbour(next_ip, device.name)
+        if neighbour is None:
+            return [
+                flight.hop(
+                    self._hop("lost", ns, device, f"no ARP entry for {next_ip} on {device.name}: nobody wrote one", f"route {route}")
+                )
+            ]
+        entry = ns.vtep(neighbour.mac, device.name)
+        if entry is None:
+            return [
+                flight.hop(
+                    self._hop(
+                        "lost", ns, device, f"no FDB entry for {neighbour.mac} on {device.name}", f"route {route}", f"ARP {neighbour}"
+                    )
+                )
+            ]
+        what = f"wrapped by {device.name} (VNI {device.vxlan.vni}) into UDP to {entry.to}:{device.vxlan.port}"
+        hop = self._hop("wrap", ns, device, what, f"route {route}", f"ARP {neighbour}", f"FDB {entry}")
+        flight = flight.hop(hop)
+        outer = _Flight(
+            device.vxlan.local, entry.to, None, "udp", flight.hops, flight.probability, inner=flight, tunnel=f"vxlan {device.vxlan.vni}"
+        )
+        return self._route(ns, device, outer)
+
+    def _tunnel(self, ns: Namespace, device: Device, next_ip: str, route: str, flight: _Flight) -> list[_Flight]:
+        """IP in IP: the gateway of the route is the other machine."""
+        flight = flight.hop(
+            self._hop("wrap", ns, device, f"wrapped by {device.name} ({device.kind}) into a packet to {next_ip}", f"route {route}")
+        )
+        outer = _Flight(
+            self._own_address(ns, next_ip), next_ip, None, device.kind, flight.hops, flight.probability, inner=flight, tunnel=device.kind
+        )
+        return self._route(_without_device(ns, device.name), device, outer)
+
+
+def _without_device(ns: Namespace, device: str) -> Namespace:
+    """The namespace as the outer packet sees it: it must not enter the tunnel again."""
+    return replace(ns, routes=tuple(route for route in ns.routes if route.device != device))
+
+
+def _address(flight: _Flight) -> str:
+    if flight.dport is None:
+        return flight.dst
+    return f"[{flight.dst}]:{flight.dport}" if ":" in flight.dst else f"{flight.dst}:{flight.dport}"
+
+
+def _split(address: str) -> tuple[str, int | None]:
+    """ "10.0.0.1:80", "[fd00::1]:80" or an address alone."""
+    if address.startswith("["):
+        host, _, port = address[1:].partition("]")
+        return host, int(port[1:]) if port[1:] else None
+    if address.count(":") == 1:
+        host, _, port = address.partition(":")
+        return host, int(port)
+    return address, None
+
+
+def _chains(result: object, found: object) -> tuple[str, ...]:
+    """The rules that led to this destination."""
+    return ()
+
+
+def _last_rules(result: object) -> tuple[str, ...]:
+    return ()
