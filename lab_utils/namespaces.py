@@ -111,8 +111,14 @@ def table(who: Sequence[Inhabitant]) -> str:
     return "\n".join([head, *rows])
 
 
-LIGHT = "--in:#1d2733;--soft:#5b6875;--pod:#dbe7fb;--podline:#2457b8;--own:#fdeccf;--ownline:#b45309;--node:#e7e9ec;--nodeline:#7b8794;--card:#fff"
-DARK = "--in:#e8edf4;--soft:#a7b2bf;--pod:#1f3562;--podline:#8db4ff;--own:#4a3312;--ownline:#ffb86b;--node:#2b3138;--nodeline:#8994a0;--card:#161b22"
+LIGHT = (
+    "--in:#1d2733;--soft:#5b6875;--pod:#dbe7fb;--podline:#2457b8;--own:#fdeccf;"
+    "--ownline:#b45309;--node:#e7e9ec;--nodeline:#7b8794;--card:#fff"
+)
+DARK = (
+    "--in:#e8edf4;--soft:#a7b2bf;--pod:#1f3562;--podline:#8db4ff;--own:#4a3312;"
+    "--ownline:#ffb86b;--node:#2b3138;--nodeline:#8994a0;--card:#161b22"
+)
 # The book's theme and JupyterLab each mark a dark page in their own way; paper is always light.
 STYLE = f"""
 .ns{{{LIGHT}}}
