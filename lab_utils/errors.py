@@ -2,6 +2,7 @@
 
     LabError                     exit 2: one clear line, then what to do about it
     ├── BadInput                 a name, a file or an option that cannot be right
+    │   └── ParseError           a text in which one line cannot be right; names the line
     ├── HostLacks                this machine misses something (root, a kernel module, space)
     ├── Busy                     another `lab` command works on the same thing
     ├── NoSuchCluster            nothing of that name is known here
@@ -34,6 +35,14 @@ class LabError(Exception):
 
 class BadInput(LabError):
     """What was typed, or a file that was given, cannot be right."""
+
+
+class ParseError(BadInput, ValueError):
+    """A text that cannot be read. `line` counts from 1, as editors do; 0 means the text as a whole."""
+
+    def __init__(self, what: str, line: int = 0, mend: str = "") -> None:
+        super().__init__(f"line {line}: {what}" if line else what, mend)
+        self.line = line
 
 
 class HostLacks(LabError):
