@@ -32,6 +32,10 @@ class LabError(Exception):
     def __str__(self) -> str:
         return f"{self.what}. {self.mend}" if self.mend else self.what
 
+    def _render_traceback_(self) -> list[str]:
+        """IPython asks for this: in a notebook, too, a person reads one line and not a traceback."""
+        return [f"lab: {self}"]
+
 
 class BadInput(LabError):
     """What was typed, or a file that was given, cannot be right."""

@@ -144,6 +144,17 @@ class CheckContext(Workspace):
         if exists:
             self.fail(expected=what, seen="it is still there", look=look)
 
+    def injected(self, fault: str) -> dict[str, Any]:
+        """The plan of a fault that this lab injected; fails when it never did, so that nothing is "mended" that was never broken."""
+        plans = [record["plan"] for record in self.store.faults() if record["name"] == fault]
+        self.require(
+            plans,
+            expected="the fault was injected, and then mended",
+            seen="it was not injected yet",
+            look="Run the cell that calls lab.inject",
+        )
+        return dict(plans[-1])
+
     def rng(self, *words: str) -> random.Random:
         """A random generator, the same every time for this learner, lab, step and words."""
         return rng_for(self.learner, self.name, self.step, *words)

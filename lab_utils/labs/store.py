@@ -2,7 +2,7 @@
 
     labs/NN-topic/progress.json             attempts, results, best score
     labs/NN-topic/answers.json              what lab.answer recorded
-    clusters/NAME/labs/NN-topic/*.json      sightings and faults, which belong to one cluster
+    labs/NN-topic/on-CLUSTER/*.json         sightings and faults, which belong to one cluster
     learner.json                            the learner's id, made once
 
 Every file is written whole or not at all. One that cannot be read is put aside, said, and begun anew.
@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab_utils.cluster import cluster_dir
 from lab_utils.labs.answers import as_json, read_answers, write_answers, write_whole
 from lab_utils.labs.outcome import CheckResult
 from lab_utils.paths import state_dir
@@ -41,7 +40,7 @@ class Store:
         if said := os.environ.get("LAB_ANSWERS"):
             return cls(lab, Path(said).parent / "state", answers=Path(said))
         folder = state_dir() / "labs" / lab
-        return cls(lab, folder, cluster_folder=cluster_dir(cluster) / "labs" / lab if cluster else None)
+        return cls(lab, folder, cluster_folder=folder / f"on-{cluster}" if cluster else None)
 
     # answers
 

@@ -1,0 +1,103 @@
+"""What lab.show(…) shows: small tables of live state, and drawings. And the cell magic %%on NODE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lab_utils.errors import BadInput
+from lab_utils.labs.outcome import say
+from lab_utils.labs.render import Table
+from lab_utils.labs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lab_utils.lab import Lab
+
+
+def show(lab: Workspace, what: str, **options: Any) -> Any:
+    if what not in VIEWS:
+        raise BadInput(f"there is nothing to show named {what!r}", f"There is: {', '.join(VIEWS)}")
+    return VIEWS[what](lab, **options)
+
+
+def pods(lab: Workspace, selector: str = "", namespace: str | None = None) -> Table:
+    rows = []
+    for pod in lab.objects("pods", selector, namespace):
+        status = pod.get("status", {})
+        containers = status.get("containerStatuses", [])
+        ready = f"{sum(each['ready'] for each in containers)}/{len(pod['spec']['containers'])}"
+        waiting = [each["state"]["waiting"].get("reason", "") for each in containers if "waiting" in each.get("state", {})]
+        phase = "Terminating" if pod["metadata"].get("deletionTimestamp") else (waiting or [status.get("phase", "")])[0]
+        restarts = sum(each["restartCount"] for each in containers)
+        rows.append([pod["metadata"]["name"], ready, phase, restarts, status.get("podIP", ""), pod["spec"].get("nodeName", "")])
+    return Table(["pod", "ready", "status", "restarts", "address", "node"], rows)
+
+
+def services(lab: Workspace, namespace: str | None = None) -> Table:
+    endpoints: dict[str, list[str]] = {}
+    for piece in lab.objects("endpointslices", namespace=namespace):
+        service = piece["metadata"].get("labels", {}).get("kubernetes.io/service-name", "")
+        numbers = [str(port.get("port")) for port in piece.get("ports") or []]
+        for endpoint in piece.get("endpoints") or []:
+            if endpoint.get("conditions", {}).get("ready") is not False:
+                endpoints.setdefault(service, []).extend(f"{endpoint['addresses'][0]}:{number}" for number in numbers)
+    rows = []
+    for service in lab.objects("services", namespace=namespace):
+        name, spec = service["metadata"]["name"], service["spec"]
+        ports = ", ".join(f"{port['port']}→{port.get('targetPort', '')}/{port.get('protocol', 'TCP')}" for port in spec.get("ports", []))
+        rows.append([name, spec["type"], spec.get("clusterIP", ""), ports, ", ".join(sorted(endpoints.get(name, []))) or "none"])
+    return Table(["service", "type", "address", "ports", "endpoints"], rows)
+
+
+def nodes(lab: Workspace) -> Table:
+    rows = []
+    for node in lab.cluster.get("nodes")["items"]:
+        ready = next((each["status"] for each in node["status"]["conditions"] if each["type"] == "Ready"), "Unknown")
+        address = next((each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP"), "")
+        rows.append(
+            [node["metadata"]["name"], ready, address, node["spec"].get("podCIDR", ""), node["status"]["nodeInfo"]["kubeletVersion"]]
+        )
+    return Table(["node", "ready", "address", "pods", "kubelet"], rows)
+
+
+def events(lab: Workspace, namespace: str | None = None, last: int = 15) -> Table:
+    found = lab.objects("events", namespace=namespace)
+    found.sort(key=lambda each: each.get("lastTimestamp") or each.get("eventTime") or each["metadata"]["creationTimestamp"])
+    rows = [
+        [
+            each["type"],
+            f"{each['involvedObject']['kind'].lower()}/{each['involvedObject']['name']}",
+            each.get("reason", ""),
+            say(each.get("message", ""), 200),
+        ]
+        for each in found[-last:]
+    ]
+    return Table(["type", "about", "reason", "message"], rows)
+
+
+def answers(lab: Workspace) -> Table:
+    return Table(["step", "answer"], [[step, say(value, 200)] for step, value in lab.store.answers.items()])
+
+
+VIEWS: dict[str, Callable[..., Any]] = {"pods": pods, "services": services, "nodes": nodes, "events": events, "answers": answers}
+
+
+def register_magic(lab: Lab) -> None:
+    """`%%on w1` at the top of a cell runs the rest of it on that node, as root; `%on w1 ip route` runs one line."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return
+    if (shell := get_ipython()) is None:
+        return
+
+    def on(line: str, cell: str | None = None) -> None:
+        name, _, rest = line.strip().partition(" ")
+        done = lab.node(name).run(rest if cell is None else cell)
+        print(done.stdout, end="")
+        if done.stderr:
+            print(done.stderr, end="")
+        if not done.ok:
+            print(f"(ended with code {done.code})")
+
+    shell.register_magic_function(on, magic_kind="line_cell", magic_name="on")
