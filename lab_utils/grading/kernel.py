@@ -158,7 +158,7 @@ class Kernel:
                 if reply:  # only the broadcast "idle" is missing, and it may have been dropped in a flood
                     break
                 if stopping:
-                    self._die(stopping + "; it ignored the interrupt, so its kernel was killed")
+                    self.stop(stopping + "; it ignored the interrupt, so its kernel was killed")
                     break
                 stopping = f"the cell ran longer than {seconds:g} s"
                 deadline = self._interrupt()
@@ -178,7 +178,7 @@ class Kernel:
                     idle = idle or (message["type"] == "status" and content.get("execution_state") == "idle")
                     keep.add(message["type"], content)
             if not self.sandbox.alive:
-                self._die(self._why_it_ended())
+                self.stop(self._why_it_ended())
                 break
             if self._cut_off(self.iopub):
                 keep.note("an output larger than a message may be was dropped")
@@ -205,7 +205,8 @@ class Kernel:
         self.session.send(self.control, "interrupt_request", {})
         return time.monotonic() + self.limits.grace_seconds
 
-    def _die(self, why: str) -> None:
+    def stop(self, why: str) -> None:
+        """End the kernel now; cells that come later are not executed, and say why."""
         self.dead = why
         self.sandbox.kill()
 
