@@ -135,7 +135,7 @@ def _kubeadm(new: State, name: str, verb: str, *words: str) -> None:
     except CommandFailed as error:
         log.write_text(error.stdout + error.stderr)
         reason = next((line.strip() for line in error.stderr.splitlines() if "[ERROR" in line or line.startswith("error")), error.what)
-        raise Unhealthy(f"kubeadm {verb} failed on node {name}: {reason}", f"Its whole output: {log}") from None
+        raise Unhealthy(f"kubeadm {verb} failed on node {name}: {reason}", f"Its whole output is in the file {name}-{log.name}") from None
 
 
 def reset(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -154,6 +154,9 @@ def reset(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Boot what does not run of a finished cluster, and wait until it works again."""
+    if not Path(known.lower).is_dir():
+        mend = f"Make it anew: lab down --name {known.name}; lab up --name {known.name}"
+        raise Unhealthy(f"the node root that cluster {known.name!r} stands on was deleted from the cache ({known.lower})", mend)
     running = [name for name in known.nodes if node.init_pid(known, name)]
     stopped = [name for name in known.nodes if name not in running]
     kubeconfig = "" if known.options["bare"] else _admin_conf(known)
@@ -337,10 +340,16 @@ def _kubeconfig_file(text: str) -> Iterator[str]:
 
 
 def _each(names: Iterable[str], work: Callable[[str], None]) -> None:
-    """The same for several nodes side by side; the first error is raised after all have ended."""
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    """The same for several nodes side by side; an error of one is raised."""
+    pool = ThreadPoolExecutor(max_workers=8)
+    try:
         for done in [pool.submit(work, name) for name in names]:
             done.result()
+    except BaseException:
+        # After a Ctrl-C nobody waits for the others: what they do ends with the nodes that it is done on.
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 # What may be asked for from the other side of sudo.

@@ -1,0 +1,63 @@
+# Kubernetes Inside Out. Two commands are all that a newcomer needs: `make lab` and `make test`.
+#
+#   make lab      a cluster, then JupyterLab on the labs
+#   make test     unit tests, and the suite on a real cluster
+#   make book     the book, executed on a real cluster
+#   make check    ruff, mypy --strict, the layers, labs and notebooks in step
+#   make bench    ratios, side by side in one run
+#   make setup    only the set-up that the others begin with
+#   make clean    removes what these made in this folder; caches and clusters stay (see `lab down --all`)
+#
+# Slow ones, not in .ci/run:
+#   make conformance   Kubernetes' own e2e tests (sig-network, sig-node) on a cluster of ours
+#   make test-v2       the embedded provider on a pure cgroup v2 host with systemd (a QEMU guest)
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+PYTEST ?= $(BIN)/pytest
+
+.PHONY: help setup lab test book bench check clean conformance test-v2
+help:
+	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready
+	@sh lab_utils/host/packages.sh
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@sh lab_utils/host/packages.sh python
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+lab: setup
+	$(BIN)/lab up
+	$(BIN)/lab start
+
+test: setup
+	$(PYTEST)
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_layers.py
+	$(BIN)/lab build --all --check
+
+book: setup
+	$(BIN)/python -m lab_utils.book build
+
+bench: setup
+	$(BIN)/python -m tests.bench
+
+conformance: setup
+	$(BIN)/python -m tests.conformance
+
+test-v2: setup
+	$(BIN)/python -m tests.v2
+
+clean:
+	rm -rf $(VENV) _build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

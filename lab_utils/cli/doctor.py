@@ -1,0 +1,81 @@
+"""`lab doctor`: what can run here, what is missing and how to mend it, what it will cost, and where things came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--provenance", is_flag=True, help="Where each binary and image in the cache came from.")
+def doctor(as_json: bool, provenance: bool) -> None:
+    """What can run on this machine, and what is missing. Exit code 2 when nothing can."""
+    from lab_utils.providers import PROVIDERS, provider
+
+    if provenance:
+        show_provenance(as_json)
+        return
+    found = [asdict(provider(name).usability()) for name in PROVIDERS]
+    best = next((each["name"] for each in found if each["usable"]), None)
+    report = {"providers": found, "recommended": best, "needs": needs(), "has": has()}
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        show(report)
+    if best is None:
+        sys.exit(2)
+
+
+def needs() -> dict[str, Any]:
+    """What a cluster of the default size (three nodes) takes."""
+    from lab_utils.providers.embedded import MEGABYTES_OF_DISK, MEGABYTES_PER_NODE
+
+    return {"memory_mb": 3 * MEGABYTES_PER_NODE, "disk_mb": MEGABYTES_OF_DISK}
+
+
+def has() -> dict[str, Any]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return {"memory_mb": memory, "disk_mb": shutil.disk_usage(Path.home()).free // 2**20, "processors": os.cpu_count()}
+
+
+def show(report: dict[str, Any]) -> None:
+    for each in report["providers"]:
+        click.echo(f" {'✓' if each['usable'] else '✗'} {each['name']}: {each['why']}")
+        if not each["usable"] and each["mend"]:
+            click.echo(f"     mend: {each['mend']}")
+    need, have = report["needs"], report["has"]
+    memory = f"{need['memory_mb']} MB of memory (of {have['memory_mb']})"
+    disk = f"{need['disk_mb']} MB of disk ({have['disk_mb']} free)"
+    click.echo(f"   a cluster of three nodes uses up to {memory} and {disk}")
+    best = report["recommended"]
+    click.echo(
+        f"   start with: lab up{'' if best == 'embedded' else f' --provider {best}'}"
+        if best
+        else "   nothing can run here yet; the lines above say what to do"
+    )
+
+
+def show_provenance(as_json: bool) -> None:
+    from lab_utils import artifacts
+    from lab_utils.cli.console import table
+
+    items = [asdict(item) for item in artifacts.provenance()]
+    if as_json:
+        click.echo(json.dumps(items, indent=2, default=str))
+    elif not items:
+        click.echo("Nothing is in the cache yet: `lab up` fills it.")
+    else:
+        click.echo(
+            table(
+                ["COMPONENT", "VERSION", "FROM", "SHA-256"],
+                [[i["component"], i["version"], i["source"], (i["sha256"] or "")[:16]] for i in items],
+            )
+        )

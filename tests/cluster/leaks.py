@@ -1,0 +1,69 @@
+"""What a host looks like, as far as a cluster could change it: compared before and after."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lab_utils.run import run
+
+# Not ours: counters and random numbers that change by themselves.
+RESTLESS = (
+    "kernel/random/",
+    "kernel/ns_last_pid",
+    "kernel/pty/nr",
+    "kernel/perf_event_max_sample_rate",
+    "fs/dentry-state",
+    "fs/file-nr",
+    "fs/inode-",
+    "fs/aio-nr",
+    "fs/quota/",
+    "net/netfilter/nf_conntrack_count",
+    "net/ipv4/neigh/",
+    "net/ipv6/neigh/",
+    "vm/stat",
+)
+
+
+def look() -> dict[str, set[str]]:
+    """Everything of interest, as sets of lines."""
+    return {
+        "mounts": {line.split()[1] + " " + line.split()[2] for line in Path("/proc/self/mounts").read_text().splitlines()},
+        "namespaces": set(run(["ip", "netns", "list"]).stdout.splitlines()),
+        "links": {line.split()[0].split("@")[0] for line in run(["ip", "-br", "link"]).stdout.splitlines()},
+        "routes": set(run(["ip", "route", "show", "table", "all"]).stdout.splitlines()),
+        "rules": set(run(["nft", "list", "ruleset"]).stdout.splitlines()),
+        "cgroups": {folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "kio" in folder},
+        "processes": {
+            line for line in run(["ps", "-eo", "args="]).stdout.splitlines() if line.split()[0].rpartition("/")[2] in NODE_PROGRAMS
+        },
+        "sysctls": sysctls(),
+    }
+
+
+NODE_PROGRAMS = {"kubelet", "containerd", "etcd", "kube-apiserver", "kube-scheduler", "unshare", "boot.sh", "flanneld", "kube-proxy"}
+
+
+def sysctls() -> set[str]:
+    found = set()
+    root = Path("/proc/sys")
+    for folder, _, files in os.walk(root):
+        for name in files:
+            path = Path(folder) / name
+            relative = str(path.relative_to(root))
+            if relative.startswith(RESTLESS):
+                continue
+            try:
+                found.add(f"{relative} = {path.read_text().strip()}")
+            except (OSError, UnicodeDecodeError):
+                continue
+    return found
+
+
+def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> list[str]:
+    """What came and what went, one line each; empty when the host is as it was found."""
+    lines = []
+    for what in before:
+        lines += [f"{what}: left behind: {line}" for line in sorted(after[what] - before[what])]
+        lines += [f"{what}: gone: {line}" for line in sorted(before[what] - after[what])]
+    return lines

@@ -1,0 +1,121 @@
+"""A cluster's whole life on its own: side by side with another, reset, killed half-way, and gone without a trace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils.cluster import Cluster, cluster_dir, known_clusters
+from lab_utils.embedded import state
+from lab_utils.paths import root_state_dir
+from lab_utils.progress import Progress
+from lab_utils.providers import ClusterSpec, provider
+from tests.cluster.leaks import difference, look
+
+pytestmark = pytest.mark.cluster
+
+# Objects that come and go by themselves: events, leases (renewed), endpoint bookkeeping.
+RESTLESS = {"events", "leases.coordination.k8s.io", "events.events.k8s.io"}
+
+
+@pytest.fixture
+def second(cluster: Cluster, progress: Progress) -> Iterator[str]:
+    """A name for a cluster beside the suite's own; whatever a test makes of it is removed."""
+    name = "second"
+    yield name
+    provider("embedded").down(name, progress)
+
+
+def everything(cluster: Cluster) -> set[str]:
+    """Every object of the cluster by kind, namespace and name, but for what is restless."""
+    kinds = set(cluster.kubectl("api-resources", "--verbs=list", "-o", "name").stdout.split()) - RESTLESS
+    said = cluster.kubectl(
+        "get", ",".join(sorted(kinds)), "-A", "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name}{'\\n'}{end}"
+    )
+    return {line for line in said.stdout.splitlines() if line}
+
+
+def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progress: Progress) -> None:
+    chosen = provider(cluster.provider)
+    chosen.reset(cluster.name, progress)
+    cluster.close()
+    pristine = everything(cluster)
+    cluster.kubectl("create", "namespace", "litter")
+    cluster.kubectl("create", "configmap", "litter", "-n", "kube-system")
+    cluster.kubectl("delete", "deployment", "coredns", "-n", "kube-system")
+    cluster.kubectl("taint", "node", "w1", "litter=here:NoSchedule")
+    cluster.node("w1").run("touch /root/litter; rm -rf /opt/cni/bin/flannel", check=True)
+    chosen.reset(cluster.name, progress)
+    cluster.close()
+    assert everything(cluster) == pristine
+    assert not cluster.get("node", "w1")["spec"].get("taints")
+    assert not cluster.node("w1").run("test -e /root/litter").ok
+    assert cluster.node("w1").run("test -x /opt/cni/bin/flannel").ok
+
+
+def test_two_clusters_side_by_side_and_nothing_left_of_the_second(cluster: Cluster, second: str, progress: Progress) -> None:
+    before = look()
+    made = provider("embedded").up(ClusterSpec(second, workers=1, proxy_mode="nftables"), progress)
+    try:
+        assert {node.ip for node in made.nodes}.isdisjoint({node.ip for node in cluster.nodes})
+        made.kubectl("create", "namespace", "only-here")
+        assert "only-here" not in cluster.kubectl("get", "namespaces", "-o", "name").stdout
+        assert "table ip kube-proxy" in made.node("w1").run("nft list tables").stdout
+        dns = made.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"]
+        assert made.node("cp").run(f"dig +short @{dns} kubernetes.default.svc.cluster.local").stdout.strip() == "10.96.0.1"
+        # The same command again finds it made, and makes nothing.
+        again = provider("embedded").up(ClusterSpec(second, workers=1), progress)
+        assert [node.ip for node in again.nodes] == [node.ip for node in made.nodes]
+    finally:
+        made.close()
+        provider("embedded").down(second, progress)
+    assert difference(before, look()) == []
+    assert not (root_state_dir() / second).exists() and not cluster_dir(second).exists()
+    provider("embedded").down(second, progress)  # once more does no harm
+
+
+@pytest.mark.parametrize(
+    ("how", "after"), [(signal.SIGKILL, 3.0), (signal.SIGKILL, 6.0), (signal.SIGINT, 3.0)], ids=["killed early", "killed later", "Ctrl-C"]
+)
+def test_an_up_that_ends_half_way_leaves_nothing_that_down_does_not_remove(
+    cluster: Cluster, second: str, progress: Progress, how: signal.Signals, after: float
+) -> None:
+    before = look()
+    process = start_up(second)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not state.load(second):
+        time.sleep(0.05)
+    time.sleep(after)
+    assert process.poll() is None, "it had already ended"
+    os.killpg(process.pid, how)
+    process.wait(60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert second not in known_clusters() and not (root_state_dir() / second).exists()
+    provider("embedded").down(second, progress)
+    assert difference(before, look()) == []
+
+
+def start_up(name: str) -> subprocess.Popen[Any]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lab_utils", "up", "--name", name, "--workers", "1"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def test_a_folder_that_lost_its_record_is_still_removed(cluster: Cluster, second: str, progress: Progress) -> None:
+    folder = root_state_dir() / second
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text("{ half of a rec")
+    provider("embedded").down(second, progress)
+    assert not Path(folder).exists()

@@ -1,0 +1,132 @@
+"""The cluster is a genuine one: it carries traffic, answers names, and its nodes look like machines."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from lab_utils.cluster import Cluster
+
+pytestmark = pytest.mark.cluster
+
+WEB = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      containers:
+      - name: web
+        image: registry.k8s.io/e2e-test-images/agnhost:2.63.0
+        args: [netexec, --http-port=8080]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: client, image: "docker.io/library/busybox:1.36", command: [sleep, "3600"]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def web(cluster: Cluster) -> Iterator[str]:
+    """A namespace with three web Pods behind a Service, and a client; gone afterwards."""
+    namespace = f"up-{uuid.uuid4().hex[:6]}"
+    cluster.kubectl("create", "namespace", namespace)
+    cluster.apply(WEB, namespace)
+    cluster.wait(f"deployment/web condition=Available -n {namespace}", timeout=180)
+    cluster.wait(f"pod/client condition=Ready -n {namespace}", timeout=180)
+    yield namespace
+    cluster.kubectl("delete", "namespace", namespace, "--wait=true")
+
+
+def test_every_node_is_ready_and_was_made_by_kubeadm(cluster: Cluster) -> None:
+    nodes = cluster.get("nodes")["items"]
+    assert [node["metadata"]["name"] for node in nodes] == [node.name for node in cluster.nodes]
+    for node in nodes:
+        assert any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"]["conditions"])
+        assert node["status"]["nodeInfo"]["kubeletVersion"] == cluster.record.kubernetes
+        assert node["metadata"]["annotations"]["node.alpha.kubernetes.io/ttl"] == "0"
+    assert "kubeadm-config" in cluster.kubectl("get", "configmaps", "-n", "kube-system", "-o", "name").stdout
+
+
+def test_a_cluster_ip_answers_from_every_node(cluster: Cluster, web: str) -> None:
+    address = cluster.get("service", "web", "-n", web)["spec"]["clusterIP"]
+    pods = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in cluster.get("pods", "-n", web, "-l", "app=web")["items"]}
+    assert len(set(pods.values())) > 1, "the Pods sit on one node, so nothing would cross"
+    for node in cluster.nodes:
+        answers = {node.run(f"curl -s --max-time 5 http://{address}/hostname", check=True).stdout for _ in range(30)}
+        assert answers == set(pods), f"from {node.name}"
+
+
+def test_a_pod_resolves_names_and_reaches_the_service_by_name(cluster: Cluster, web: str) -> None:
+    said = cluster.kubectl("exec", "-n", web, "client", "--", "wget", "-qO-", "-T", "5", f"http://web.{web}.svc.cluster.local/hostname")
+    assert said.stdout.startswith("web-")
+    looked_up = cluster.kubectl("exec", "-n", web, "client", "--", "nslookup", "kubernetes.default.svc.cluster.local")
+    assert "10.96.0.1" in looked_up.stdout
+
+
+def test_a_node_looks_like_a_machine(cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        assert node.run("cat /proc/1/comm").stdout.strip() == "systemd"
+        assert "Active: active (running)" in node.run("systemctl status kubelet --no-pager").stdout
+        assert "kubelet" in node.run("journalctl -u kubelet -n 3 --no-pager").stdout
+        assert node.run("hostname").stdout.strip() == node.name
+        assert not node.run("systemctl --failed --no-legend --plain").stdout.strip()
+
+
+def test_every_node_is_its_own_machine(cluster: Cluster) -> None:
+    for what in ("cat /etc/machine-id", "cat /sys/class/net/eth0/address", "cat /sys/class/dmi/id/product_uuid 2>/dev/null || hostname"):
+        seen = [node.run(what).stdout.strip() for node in cluster.nodes]
+        assert len(set(seen)) == len(cluster.nodes), f"{what}: {seen}"
+
+
+def test_crictl_shows_the_containers_of_the_control_plane(cluster: Cluster) -> None:
+    names = {container["metadata"]["name"] for container in cluster.node("cp").containers()}
+    assert {"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kube-flannel"} <= names
+    assert {"kubelet", "containerd"}.isdisjoint(names)
+    running = {process.args.split()[0].rpartition("/")[2] for process in cluster.node("cp").processes()}
+    assert {"kubelet", "containerd", "etcd", "kube-apiserver"} <= running
+
+
+def test_a_nodes_root_is_its_own_and_the_hosts_sysctls_are_out_of_reach(cluster: Cluster) -> None:
+    said = cluster.node("w1").run("sysctl -w vm.overcommit_memory=1; sysctl -w kernel.panic=10; sysctl -w vm.swappiness=1")
+    assert "vm.swappiness" not in said.stdout
+    cluster.node("w1").run("touch /root/only-here", check=True)
+    assert not cluster.node("w2").run("test -e /root/only-here").ok
+    cluster.node("w1").run("rm /root/only-here", check=True)
+
+
+def test_files_go_to_a_node_and_come_back(cluster: Cluster) -> None:
+    node = cluster.node("w2")
+    data = bytes(range(256)) * 4000
+    node.put(data, "/root/a folder/blob", mode=0o640)
+    assert node.get("/root/a folder/blob") == data
+    assert node.run(["stat", "-c", "%a", "/root/a folder/blob"]).stdout.strip() == "640"
+    node.run(["rm", "-r", "/root/a folder"], check=True)
+
+
+def test_a_command_on_a_node_keeps_its_streams_its_code_and_its_limit(cluster: Cluster) -> None:
+    node = cluster.node("w1")
+    said = node.run("echo out; echo err >&2; exit 7")
+    assert (said.stdout, said.stderr, said.code) == ("out\n", "err\n", 7)
+    assert node.run("cat", input="through\n").stdout == "through\n"
+    assert node.run("sleep 30", timeout=1).code == 124
+    assert len(node.run("head -c 3000000 /dev/zero | tr '\\0' x").stdout) == 3_000_000

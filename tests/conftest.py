@@ -1,0 +1,55 @@
+"""One real cluster for the whole suite, made when the first test asks for it and removed at the end.
+
+`LAB_TEST_CLUSTER=NAME` uses a cluster that is there already (and leaves it): quicker while a test is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab_utils.cluster import Cluster, connect
+from lab_utils.errors import LabError
+from lab_utils.progress import Progress
+from lab_utils.providers import ClusterSpec, provider
+
+PROVIDER = os.environ.get("LAB_TEST_PROVIDER", "embedded")
+
+
+class Said:
+    """Progress as lines of pytest's captured output: shown when a test fails."""
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        print(f"• {what}")
+        yield
+
+    def note(self, what: str) -> None:
+        print(f"  {what}")
+
+
+@pytest.fixture(scope="session")
+def progress() -> Progress:
+    return Said()
+
+
+@pytest.fixture(scope="session")
+def cluster(progress: Progress) -> Iterator[Cluster]:
+    """Three nodes: cp, w1, w2. Tests leave it as they found it, or reset it."""
+    if existing := os.environ.get("LAB_TEST_CLUSTER"):
+        yield connect(existing)
+        return
+    usable = provider(PROVIDER).usability()
+    if not usable.usable:
+        pytest.skip(f"no real cluster can run here: {usable.why}; {usable.mend}")
+    name = "suite"
+    try:
+        made = provider(PROVIDER).up(ClusterSpec(name, workers=2), progress)
+    except LabError as error:
+        pytest.fail(f"the cluster for the suite did not come up: {error}", pytrace=False)
+    yield made
+    made.close()
+    provider(PROVIDER).down(name, progress)

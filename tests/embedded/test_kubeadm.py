@@ -1,0 +1,82 @@
+"""What kubeadm is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from lab_utils.embedded import kubeadm
+
+
+def documents(**changes: Any) -> dict[str, dict[str, Any]]:
+    wanted: dict[str, Any] = {
+        "ip": "172.31.64.11",
+        "node": "cp",
+        "token": "abcdef.0123456789abcdef",
+        "kubernetes": "v1.36.3",
+        "cgroup": "v1",
+        "proxy_mode": "iptables",
+        "alone": False,
+    }
+    return {document["kind"]: document for document in yaml.safe_load_all(kubeadm.init_config(**{**wanted, **changes}))}
+
+
+def test_kubelet_is_told_to_accept_cgroup_v1_only_where_it_is_met() -> None:
+    assert documents(cgroup="v1")["KubeletConfiguration"]["failCgroupV1"] is False
+    assert "failCgroupV1" not in documents(cgroup="v2")["KubeletConfiguration"]
+
+
+def test_systemd_manages_cgroups_on_v2() -> None:
+    assert documents(cgroup="v2")["KubeletConfiguration"]["cgroupDriver"] == "systemd"
+
+
+def test_the_control_plane_keeps_its_taint_unless_it_is_alone() -> None:
+    assert "taints" not in documents()["InitConfiguration"]["nodeRegistration"]
+    assert documents(alone=True)["InitConfiguration"]["nodeRegistration"]["taints"] == []
+
+
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
+def test_the_proxy_mode_is_passed_on(mode: str) -> None:
+    assert documents(proxy_mode=mode)["KubeProxyConfiguration"]["mode"] == mode
+
+
+def test_flannel_has_its_images_and_the_pod_subnet() -> None:
+    text = kubeadm.flannel(flannel_image="example.org/flannel:1", plugin_image="example.org/plugin:1")
+    kinds = [document["kind"] for document in yaml.safe_load_all(text)]
+    assert kinds[0] == "Namespace"
+    assert kinds[-1] == "DaemonSet"
+    assert f'"Network": "{kubeadm.POD_SUBNET}"' in text
+    assert "{FLANNEL}" not in text and "example.org/flannel:1" in text
+
+
+def test_the_hash_of_a_ca_is_what_openssl_computes() -> None:
+    # openssl x509 -pubkey -in ca.crt | openssl pkey -pubin -outform der | sha256sum
+    pem = """-----BEGIN CERTIFICATE-----
+MIIBgDCCASegAwIBAgIUNCkDl4verGbL9zqIlU1Dj6aJMlcwCgYIKoZIzj0EAwIw
+FTETMBEGA1UEAwwKa3ViZXJuZXRlczAgFw0yNjExMjEwODExNDNaGA8yMTI2MTAy
+ODA4MTE0M1owFTETMBEGA1UEAwwKa3ViZXJuZXRlczBZMBMGByqGSM49AgEGCCqG
+SM49AwEHA0IABAeR9p7Cs0hwjlf/OIfSQ/bTFiNG56huacL2PfzKGC0TTsBQ9Mfn
+ij7ytVbfzkSYjOzIcRSvgyG8lZb5U1MVpPejUzBRMB0GA1UdDgQWBBRyQ73CGsSO
+vHANT14puCId7gncijAfBgNVHSMEGDAWgBRyQ73CGsSOvHANT14puCId7gncijAP
+BgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0cAMEQCIDfkPM6n0Y5Q0GzDeO/M
+unRisMAvW8AeoJgUEFSE8K1sAiA3XcS2LjulmVaSJsZadGW84jUxBp/92+sANxzO
+Kpe7vQ==
+-----END CERTIFICATE-----
+"""
+    assert kubeadm.ca_hash(pem) == "sha256:77f6d493ccb580ab10b323300a15d4fc903eb4737d8ed9a3c2fc7ded12162ac7"
+
+
+def test_a_users_kubeconfig_carries_the_clusters_name() -> None:
+    admin = yaml.safe_dump(
+        {
+            "clusters": [{"name": "kubernetes", "cluster": {"server": "https://172.31.64.11:6443"}}],
+            "users": [{"name": "kubernetes-admin", "user": {}}],
+            "contexts": [],
+            "current-context": "x",
+        }
+    )
+    config = yaml.safe_load(kubeadm.user_kubeconfig(admin, "team-2"))
+    assert config["current-context"] == "team-2"
+    assert config["contexts"][0]["context"] == {"cluster": "team-2", "user": "team-2-admin"}

@@ -1,0 +1,47 @@
+"""The files in which one node differs from another."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from lab_utils.embedded.cgroups import own_groups
+from lab_utils.embedded.node import containerd_config, place
+
+CONFIG = "  restrict_oom_score_adj = false\n        SystemdCgroup = true\n"
+
+
+@pytest.mark.parametrize("v2", [True, False])
+def test_containerd_uses_systemds_cgroups_on_v2_only(v2: bool) -> None:
+    assert f"SystemdCgroup = {str(v2).lower()}" in containerd_config(CONFIG, v2=v2, may_lower_oom=True)
+
+
+def test_containerd_is_restricted_where_the_capability_is_missing() -> None:
+    assert "restrict_oom_score_adj = true" in containerd_config(CONFIG, v2=True, may_lower_oom=False)
+
+
+def test_a_placed_file_keeps_the_mode_of_the_folders_below(tmp_path: Path) -> None:
+    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    (lower / "root").mkdir(parents=True)
+    (lower / "root").chmod(0o700)
+    upper.mkdir()
+    place(upper, lower, "root/.ssh/authorized_keys", "ssh-ed25519 AAAA\n", 0o600)
+    assert stat.S_IMODE((upper / "root").stat().st_mode) == 0o700
+    assert stat.S_IMODE((upper / "root/.ssh").stat().st_mode) == 0o700
+    assert stat.S_IMODE((upper / "root/.ssh/authorized_keys").stat().st_mode) == 0o600
+
+
+def test_a_placed_file_replaces_an_older_one(tmp_path: Path) -> None:
+    (tmp_path / "upper").mkdir()
+    place(tmp_path / "upper", tmp_path, "etc/machine-id", "one\n", 0o444)
+    place(tmp_path / "upper", tmp_path, "etc/machine-id", "two\n", 0o444)
+    assert (tmp_path / "upper/etc/machine-id").read_text() == "two\n"
+
+
+def test_our_own_groups_are_read_for_every_layout() -> None:
+    v2 = own_groups("0::/user.slice/user-1000.slice/session-2.scope\n")
+    assert v2 == {"": "/user.slice/user-1000.slice/session-2.scope"}
+    hybrid = own_groups("9:name=systemd:/\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/\n")
+    assert hybrid == {"systemd": "/", "memory": "/a/b", "cpu": "/", "cpuacct": "/", "": "/"}
