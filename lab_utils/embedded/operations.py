@@ -26,6 +26,21 @@ from lab_utils.run import run
 NETNS = str(network.NETNS_DIR)  # a key of State.host_before
 
 
+def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Everything that a first cluster needs, from the cache or made now; where it lies."""
+    from lab_utils import artifacts
+
+    artifacts.prepare(progress)
+    images = {name: artifacts.image_name(name) for name in ("flannel", "flannel-cni-plugin")}
+    return {
+        "lower": str(artifacts.node_root(progress)),
+        "store": str(artifacts.image_store(progress)),
+        "kubectl": str(artifacts.binary("kubectl", progress)),
+        "kubernetes": artifacts.kubernetes_version(),
+        "images": images,
+    }
+
+
 def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Make the cluster that `request` describes, finish a half-made one, or start a stopped one."""
     name = request["name"]
@@ -354,6 +369,7 @@ def _each(names: Iterable[str], work: Callable[[str], None]) -> None:
 
 # What may be asked for from the other side of sudo.
 OPERATIONS: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
+    "prepare": prepare,
     "up": up,
     "reset": reset,
     "down": down,

@@ -19,6 +19,7 @@ from typing import Any
 
 from lab_utils import errors
 from lab_utils.errors import HostLacks, LabError
+from lab_utils.paths import cache_dir
 from lab_utils.progress import Progress
 
 WHY = "making Linux namespaces, mounts and control groups for the nodes"
@@ -31,7 +32,9 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
         return answer
     if not shutil.which("sudo"):
         raise HostLacks(f"this needs root ({WHY}) and there is no sudo", "Run `lab` as root, or use another provider: lab doctor")
-    passed = {key: value for key, value in os.environ.items() if key.startswith("LAB_") or key.lower().endswith("_proxy")}
+    passed = {key: value for key, value in os.environ.items() if key.startswith(("LAB_", "GO")) or key.lower().endswith("_proxy")}
+    passed["XDG_CACHE_HOME"] = str(cache_dir().parent)  # the user's own cache; what root adds to it is given back to the user
+    passed["PATH"] = os.environ["PATH"]
     if subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
         progress.note(f"sudo may ask for your password: root is needed for {WHY}")
     words = [

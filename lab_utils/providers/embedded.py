@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab_utils import artifacts
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, load_record
 from lab_utils.embedded.privileged import perform
 from lab_utils.errors import HostLacks, LabError
@@ -52,7 +52,7 @@ class Embedded:
         if not usable.usable:
             raise HostLacks(f"the embedded provider cannot run here: {usable.why}", usable.mend)
         check_room(spec.workers + 1)
-        made = artifacts.prepare(progress)
+        made = perform("prepare", {}, progress)
         folder = cluster_dir(spec.name)
         keys = _keys(folder)
         record = ClusterRecord(
@@ -61,20 +61,20 @@ class Embedded:
             state="creating",
             kubeconfig=str(folder / "kubeconfig"),
             nodes=[],
-            kubernetes=made.kubernetes,
+            kubernetes=made["kubernetes"],
             options={"proxy_mode": spec.proxy_mode, "bare": spec.bare, "metrics_server": spec.metrics_server},
-            kubectl=str(made.kubectl),
+            kubectl=made["kubectl"],
         )
         if not (folder / "cluster.json").exists():
             record.save()
         try:
-            answer = perform("up", {**_request(spec, made), **keys}, progress)
+            answer = perform("up", {**made, **keys, **asdict(spec), "owner": os.getuid()}, progress)
         except BaseException:
             if load_record(spec.name).state == "creating":
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         _finish(record, answer, keys)
-        return connect(spec.name)
+        return self._with_addons(connect(spec.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:
         perform("down", {"name": name}, progress)
@@ -83,7 +83,14 @@ class Embedded:
     def reset(self, name: str, progress: Progress) -> Cluster:
         record = load_record(name)
         perform("reset", {"name": name, "kubectl": record.kubectl}, progress)
-        return connect(name)
+        return self._with_addons(connect(name), progress)
+
+    def _with_addons(self, cluster: Cluster, progress: Progress) -> Cluster:
+        if cluster.record.options.get("metrics_server"):
+            from lab_utils.addons import install_metrics_server
+
+            install_metrics_server(cluster, progress)
+        return cluster
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
         running = {node["name"]: node["running"] for node in perform("status", {"name": record.name}, Silent())["nodes"]}
@@ -105,21 +112,6 @@ class Embedded:
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node)
-
-
-def _request(spec: ClusterSpec, made: Any) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "workers": spec.workers,
-        "proxy_mode": spec.proxy_mode,
-        "bare": spec.bare,
-        "owner": os.getuid(),
-        "lower": str(made.node_root),
-        "store": str(made.image_store),
-        "kubectl": str(made.kubectl),
-        "kubernetes": made.kubernetes,
-        "images": made.images,
-    }
 
 
 def _keys(folder: Path) -> dict[str, str]:
