@@ -80,11 +80,13 @@ def read_answers(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise BadInput(f"{path} cannot be read as answers ({error.strerror})") from None
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise BadInput(f"{path} is not a plain file")
-        raw = file.read(MAX_FILE + 1)
+        with open(handle, "rb", closefd=False) as file:
+            raw = file.read(MAX_FILE + 1)
+    finally:
+        os.close(handle)
     if len(raw) > MAX_FILE:
         raise BadInput(f"{path} is larger than {MAX_FILE} bytes")
     return parse_answers(raw, str(path))

@@ -36,16 +36,16 @@ def misfit(value: Any, shape: Any, where: str = "") -> str:
     """Why a value does not have a shape; empty when it does. True is not the number 1, whatever Python says."""
     place = f" at {where}" if where else ""
     if isinstance(shape, type):
-        return "" if _is(value, shape) else f"{say(value, 80)}{place}, which is not {shape_text(shape)}"
+        return "" if _is(value, shape) else f"{say(repr(value), 80)}{place}, which is not {shape_text(shape)}"
     if isinstance(shape, set | frozenset):
         fits = any(type(value) is type(item) and value == item for item in shape)
-        return "" if fits else f"{say(value, 80)}{place}, which is not {shape_text(shape)}"
+        return "" if fits else f"{say(repr(value), 80)}{place}, which is not {shape_text(shape)}"
     if isinstance(shape, list):
         if not isinstance(value, list):
-            return f"{say(value, 80)}{place}, which is not a list"
+            return f"{say(repr(value), 80)}{place}, which is not a list"
         return next((wrong for n, item in enumerate(value) if (wrong := misfit(item, shape[0], f"{where}[{n}]"))), "")
     if not isinstance(value, dict):
-        return f"{say(value, 80)}{place}, which is not a mapping"
+        return f"{say(repr(value), 80)}{place}, which is not a mapping"
     if set(shape) == {str}:
         return next((wrong for key, item in value.items() if (wrong := misfit(item, shape[str], f"{where}[{key!r}]"))), "")
     if lacking := [key for key in shape if key not in value]:
