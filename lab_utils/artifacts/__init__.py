@@ -1,0 +1,73 @@
+"""Everything that a cluster is made of: programs, the nodes' Debian, and images. Asked for by name, made when missing.
+
+The words:
+
+    component    what its makers release under one version: containerd, etcd, kubernetes
+    program      one executable of it: ctr, etcdctl, kubelet                     → `binary("kubelet", progress)`
+    node root    an immutable Debian with a node's programs and units            → `node_root(progress)`
+    image        one container image, as an archive under its official name      → `image("nginx", progress)`
+    image store  a node's /var/lib/containerd with all core images unpacked      → `image_store(progress)`
+    source       where something came from: its release, its registry, Debian, or built here
+    provenance   the record of that, kept beside each thing in the cache         → `provenance()`
+
+`versions.toml` pins all of them. Each is taken from the cache, from its official place, or built from published sources, in
+this order. `LAB_SOURCES=cache,release,build` limits the ways; `LAB_RELEASES=URL` names a mirror of the release servers.
+
+Programs lie in the user's cache and need no root. The rest does, and lies in the machine's cache (`paths.root_cache_dir`).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from lab_utils.artifacts import images, noderoot, programs, space, store
+from lab_utils.artifacts.images import core as core_images
+from lab_utils.artifacts.imagestore import image_store
+from lab_utils.artifacts.noderoot import node_root
+from lab_utils.artifacts.store import Provenance
+from lab_utils.artifacts.versions import pinned
+from lab_utils.paths import cache_dir, root_cache_dir
+from lab_utils.progress import Progress
+
+__all__ = ["CORE_IMAGES", "Provenance", "binaries", "binary", "image", "image_store", "node_root", "prepare", "provenance"]
+
+CORE_IMAGES = tuple(image.name for image in core_images())
+"""The official names of the images that are in every node's store."""
+
+
+def binary(name: str, progress: Progress) -> Path:
+    """One program."""
+    return programs.ensure([name], progress)[name]
+
+
+def binaries(progress: Progress) -> Path:
+    """A folder with all programs of a node; the CNI plugins in its folder cni/. kubectl from it serves on the host."""
+    return noderoot.bin_dir(progress)
+
+
+def image(name: str, progress: Progress) -> Path:
+    """The archive of one image, by its short or its full name, for `lab load` and `docker load`."""
+    wanted = pinned().image(name)
+    return images.ensure([wanted], progress)[wanted.key]
+
+
+def prepare(progress: Progress) -> None:
+    """Everything that a first cluster needs, side by side where one does not wait for the other."""
+    space.check()
+    core = images.core()
+    wanted = [*programs.NODE_PROGRAMS, *programs.cni_plugins(), *(name for image in core for name in image.programs)]
+    # Compiling takes the processor, Debian mostly the network: together they take little longer than the first alone.
+    with ThreadPoolExecutor(2) as pool:
+        jobs: list[Future[object]] = [pool.submit(programs.ensure, wanted, progress), pool.submit(images.packages_for, core, progress)]
+        done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+        for job in done:
+            job.result()
+    node_root(progress)
+    image_store(progress)
+
+
+def provenance() -> list[Provenance]:
+    """What lies in the cache, and where each thing of it came from."""
+    found = [*store.all_under(cache_dir() / "programs"), *store.all_under(root_cache_dir())]
+    return sorted(found, key=lambda one: (one.component, one.version))

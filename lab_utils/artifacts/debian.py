@@ -1,0 +1,156 @@
+"""The bare Debian below every node and, package by package, below the images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from lab_utils.artifacts import store
+from lab_utils.artifacts.chroot import in_root, need_root
+from lab_utils.artifacts.programs import arch
+from lab_utils.artifacts.store import Provenance
+from lab_utils.artifacts.versions import pinned
+from lab_utils.errors import ArtifactFailed, CommandFailed, HostLacks
+from lab_utils.paths import repo_dir, root_cache_dir
+from lab_utils.progress import Progress
+from lab_utils.run import follow
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+
+# Nobody reads manuals in a node, and without them the root is a third smaller.
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
+
+# apt, made to look at nothing that is installed, and to take only what is needed. The lists are those of the base.
+APT = [
+    "apt-get",
+    "--assume-yes",
+    "--no-install-recommends",
+    "-o=Dir::State::status=/dev/null",
+    "-o=Debug::NoLocking=1",
+    "-o=APT::Sandbox::User=root",
+    "-o=Acquire::Languages=none",
+    "-o=Dir::Cache=/tmp/cache",  # the base is not written to
+]
+
+
+@dataclass(frozen=True)
+class Deb:
+    """One Debian package, as apt resolved it."""
+
+    name: str
+    version: str
+    file: str
+
+
+def provision_dir() -> Path:
+    return repo_dir() / "vagrant" / "provision"
+
+
+def packages() -> list[str]:
+    """What a node has installed: the names in vagrant/provision/packages.txt."""
+    lines = (provision_dir() / "packages.txt").read_text().splitlines()
+    return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+
+
+def base(progress: Progress) -> Path:
+    """A Debian root with a node's packages and nothing of Kubernetes. apt's lists are kept beside it."""
+    suite = pinned().debian
+    place = root_cache_dir() / "debian" / f"{suite}-{store.recipe(suite, packages(), LEFT_OUT, arch())}"
+    if store.find(place, progress):
+        return place
+    need_root("a Debian root")
+    with store.locked(place, progress):
+        if store.find(place, progress):
+            return place
+        with progress.step(f"install Debian {suite} with {len(packages())} packages"), store.making(place) as part:
+            watch = store.stopwatch()
+            _bootstrap(suite, part / "root", progress)
+            version = (part / "root" / "etc" / "debian_version").read_text().strip()
+            detail = f"{suite}: {len(_installed(part / 'root'))} packages, checked by apt"
+            store.finish(place, Provenance("debian", version, "debian", detail=detail, seconds=watch.seconds), tree=True)
+    return place
+
+
+def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
+    said: list[str] = []
+
+    def line(text: str) -> None:
+        said.append(text)
+        if text.startswith(("Get:", "Unpacking", "Setting up", "I: ")):
+            progress.note(" ".join(text.split()[:4]))
+
+    options = ['Acquire::Languages "none"', 'APT::Install-Recommends "false"']
+    if shutil.which("mmdebstrap"):
+        argv = ["mmdebstrap", "--variant=minbase", "--mode=root", "--skip=cleanup/apt/lists", f"--include={','.join(packages())}"]
+        argv += [f"--aptopt={option}" for option in options] + ["--dpkgopt=force-unsafe-io"]
+        argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
+        argv += [suite, str(root)]
+    elif shutil.which("debootstrap"):
+        argv = ["debootstrap", "--variant=minbase", f"--include={','.join(packages())}", suite, str(root)]
+    else:
+        raise HostLacks("mmdebstrap, which makes the nodes' Debian, is not here", "sudo apt install mmdebstrap debian-archive-keyring")
+    if not KEYRING.exists():
+        raise HostLacks("Debian's archive keys are not here", "sudo apt install debian-archive-keyring")
+    code = follow(argv, line, env={"TMPDIR": str(root.parent)})
+    if code != 0:
+        errors = [text for text in said if text.startswith(("E:", "W:", "dpkg:"))] or said
+        raise ArtifactFailed("installing Debian failed:\n" + "\n".join(errors[-8:]), "Is deb.debian.org, or your mirror of it, reachable?")
+    if not any((root / "var/lib/apt/lists").glob("*Packages*")):  # debootstrap keeps none
+        in_root(root, ["apt-get", "update", "-q"], binds=_resolver(), writable=True)
+
+
+def closure(debian: Path, wanted: Iterable[str]) -> list[Deb]:
+    """These packages and everything that they depend on, as if nothing were installed."""
+    argv = [*APT, "-o=Dir::Cache::archives=/tmp/none", "install", "--print-uris", "-qq", *wanted]
+    try:
+        lines = in_root(debian / "root", ["sh", "-c", 'mkdir -p /tmp/none/partial; exec "$@"', "apt", *argv])
+    except CommandFailed as problem:
+        raise ArtifactFailed(f"Debian packages cannot be resolved: {problem.stdout.splitlines()[-1:]}") from None
+    return parse_uris(lines)
+
+
+def parse_uris(lines: Sequence[str]) -> list[Deb]:
+    """What `apt-get --print-uris` says: 'URI' file size hash. Pure."""
+    found = []
+    for line in lines:
+        if line.startswith("'") and len(words := line.split()) >= 3:
+            name, version, _ = words[1].removesuffix(".deb").split("_")
+            found.append(Deb(name, unquote(version), words[1]))
+    return sorted(found, key=lambda deb: deb.name)
+
+
+def fetch_debs(debian: Path, wanted: Iterable[str], progress: Progress) -> Path:
+    """Download packages with all that they depend on, for making layers. apt checks their signatures. Returns the folder."""
+    need_root("downloading Debian packages for images")
+    folder = root_cache_dir() / "debs"
+    (folder / "partial").mkdir(parents=True, exist_ok=True)
+    argv = [*APT, "-o=Dir::Cache::archives=/mnt/debs", "install", "--download-only", "-q", *wanted]
+
+    def line(text: str) -> None:
+        if text.startswith("Get:"):
+            progress.note(" ".join(text.split()[:5]))
+
+    try:
+        in_root(debian / "root", argv, binds={folder: "/mnt/debs", **_resolver()}, env=_proxies(), on_line=line)
+    except CommandFailed as problem:
+        raise ArtifactFailed(
+            "Debian packages for images cannot be downloaded:\n" + "\n".join(problem.stdout.splitlines()[-5:]),
+            "Is deb.debian.org, or your mirror of it, reachable?",
+        ) from None
+    return folder
+
+
+def _resolver() -> dict[Path, str]:
+    return {Path("/etc/resolv.conf").resolve(): "/etc/resolv.conf"}
+
+
+def _proxies() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.lower() in ("http_proxy", "https_proxy", "no_proxy")}
+
+
+def _installed(root: Path) -> list[Path]:
+    return list((root / "var/lib/dpkg/info").glob("*.list"))

@@ -1,0 +1,146 @@
+"""Container images: from the cache, from their registry, or built here under their official names.
+
+What is built here holds the same programs as the nodes, and Debian packages for the rest. A label on it says that it was built
+here. Packages are laid into shared layers: first `debian` (a small userland), then what the image itself asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from lab_utils.artifacts import archive, debian, programs, store
+from lab_utils.artifacts.archive import LayerFile
+from lab_utils.artifacts.chroot import need_root
+from lab_utils.artifacts.debian import Deb
+from lab_utils.artifacts.layers import INSTALLERS, Layer, users
+from lab_utils.artifacts.store import Provenance
+from lab_utils.artifacts.versions import Image, pinned
+from lab_utils.paths import root_cache_dir
+from lab_utils.progress import Progress
+
+FILES = Path(__file__).with_name("image-files")
+
+# The userland of the layer below all images with base = "debian": what one expects when one looks into a container.
+USERLAND = (
+    *("base-files", "base-passwd", "bash", "ca-certificates", "coreutils", "dash", "findutils", "grep", "hostname", "libc-bin"),
+    *("mawk", "ncurses-base", "netbase", "procps", "sed"),
+)
+
+# Made anew when the way in which layers are made changes: the sources that make them.
+_MAKERS = [Path(__file__).with_name(name) for name in ("layers.py", "archive.py")]
+
+
+def core() -> list[Image]:
+    return [image for image in pinned().images.values() if image.core]
+
+
+def entry(image: Image) -> Path:
+    own = {name: programs.provenance_of(name).sha256 for name in image.programs}
+    files = FILES / image.files if image.files else ""
+    key = store.recipe(image, own, USERLAND if image.base else "", files, _MAKERS, pinned().debian, programs.arch())
+    return root_cache_dir() / "images" / f"{image.key}-{key}"
+
+
+def ensure(wanted: Iterable[Image], progress: Progress) -> dict[str, Path]:
+    """Archives of images, by their key."""
+    images = list(wanted)
+    programs.ensure([name for image in images for name in image.programs], progress)
+    if any(not store.find(entry(image), progress) for image in images):
+        need_root("making images")
+        with store.locked(root_cache_dir() / "images" / "all", progress):
+            missing = [image for image in images if not store.find(entry(image), progress)]
+            if missing:
+                with progress.step(f"build {len(missing)} images" if len(missing) > 1 else f"build the image {missing[0].name}"):
+                    _build(missing, progress)
+    return {image.key: entry(image) / f"{image.key}.tar" for image in images}
+
+
+def _build(images: Sequence[Image], progress: Progress) -> None:
+    debs, folder = packages_for(images, progress)
+    scratch = root_cache_dir() / "images" / "layers"
+    with store.making(scratch) as work:
+        shared: dict[str, LayerFile] = {}
+        userland = Layer()
+        if any(image.base for image in images):
+            progress.note("the Debian layer")
+            _add_debs(userland, debs["debian"], folder)
+            shared["debian"] = LayerFile(work / "debian.tar", userland.write(work / "debian.tar"), _said(debs["debian"]))
+        for image in images:
+            progress.note(image.name)
+            watch = store.stopwatch()
+            layers = [shared["debian"]] if image.base else []
+            known = debs["debian"] if image.base else []
+            layers += _own_layers(image, [deb for deb in debs.get(image.key, []) if deb not in known], folder, userland, work)
+            place = entry(image)
+            with store.making(place) as part:
+                digest = archive.write(image, layers, programs.arch(), part / f"{image.key}.tar")
+                detail = "built here of " + "; ".join(layer.made_of for layer in layers)
+                version = image.name.rsplit(":", 1)[-1]
+                store.finish(place, Provenance(image.name, version, "build", digest.removeprefix("sha256:"), "", detail, watch.seconds))
+
+
+def packages_for(images: Iterable[Image], progress: Progress) -> tuple[dict[str, list[Deb]], Path]:
+    """The Debian packages of each image, by its key ("debian" for the shared layer), and the folder that they lie in."""
+    lists = {image.key: [*(USERLAND if image.base else ()), *image.packages] for image in images if image.base or image.packages}
+    if not lists:
+        return {}, Path()
+    lists["debian"] = list(USERLAND)
+    below = debian.base(progress)
+    progress.note("resolving Debian packages")
+    resolved = {key: debian.closure(below, names) for key, names in lists.items()}
+    return resolved, debian.fetch_debs(below, sorted({name for names in lists.values() for name in names}), progress)
+
+
+def _own_layers(image: Image, debs: Sequence[Deb], folder: Path, userland: Layer, work: Path) -> list[LayerFile]:
+    """The image's packages as one layer, its programs and files as the next, so that a new program leaves the first as it was."""
+    found = []
+    packages = Layer()
+    if debs:
+        _add_debs(packages, debs, folder)
+        if image.applets:
+            packages.applets()
+        path = work / f"{image.key}-packages.tar"
+        found.append(LayerFile(path, packages.write(path), _said(debs)))
+    own = Layer()
+    if not image.base and not debs:
+        own.dir("tmp", 0o1777)
+        own.dir("etc")
+        own.file("etc/passwd", b"root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n")
+        own.file("etc/group", b"root:x:0:\nnobody:x:65534:\n")
+        own.file("etc/nsswitch.conf", b"hosts: files dns\n")
+    for name, target in image.programs.items():
+        own.file(target, programs.entry(pinned().program(name)) / name, 0o755)
+    for link, target in image.links.items():
+        own.link(link, target)
+    for name in image.dirs:
+        own.dir(name, 0o777 if name == "/uploads" else 0o755)
+    if image.files:
+        own.tree(FILES / image.files)
+    below = _account_files(packages, userland if image.base else Layer())
+    users(own, below, image.passwd, image.group)
+    if own.paths():
+        path = work / f"{image.key}-own.tar"
+        made = [f"{name} {programs.provenance_of(name).version}" for name in image.programs] or ["the course's files"]
+        found.append(LayerFile(path, own.write(path), ", ".join(made)))
+    return found
+
+
+def _account_files(*layers: Layer) -> Mapping[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name in ("etc/passwd", "etc/group"):
+        for layer in reversed(layers):
+            if name in layer:
+                found[name] = layer.read(name)
+    return found
+
+
+def _add_debs(layer: Layer, debs: Sequence[Deb], folder: Path) -> None:
+    taken = [deb for deb in debs if deb.name not in INSTALLERS]
+    for deb in taken:
+        layer.deb(folder / deb.file)
+    layer.furnish(deb.name for deb in taken)
+
+
+def _said(debs: Sequence[Deb]) -> str:
+    return "Debian " + " ".join(f"{deb.name}={deb.version}" for deb in debs if deb.name not in INSTALLERS)
