@@ -18,6 +18,12 @@ def cache_dir() -> Path:
     return _place("LAB_CACHE", "user_cache_path")
 
 
+def root_cache_dir() -> Path:
+    """What only root can make: Debian roots, images and the nodes' image store. Shared by all users of this machine."""
+    said = os.environ.get("LAB_CACHE")
+    return Path(said).expanduser().absolute() / "root" if said else Path("/var/cache") / APP
+
+
 def state_dir() -> Path:
     return _place("LAB_STATE", "user_state_path")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,39 @@ def run(
     if check and code != 0:
         raise CommandFailed(words, code, result.stdout, result.stderr)
     return result
+
+
+def follow(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], object],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str | Path | None = None,
+) -> int:
+    """Run a program to its end and hand each line that it says, on either stream, to `on_line` at once. Returns its code."""
+    try:
+        process = subprocess.Popen(
+            [str(word) for word in argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env} if env else None,
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise HostLacks(f"the program {str(argv[0])!r} is not on this machine", "Run `lab doctor` to see what to install") from None
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            on_line(line.decode(errors="replace").rstrip("\n"))
+        return process.wait()
+    except BaseException:  # Ctrl-C: our child must not outlive us
+        end_group(process)
+        process.wait()
+        raise
+    finally:
+        process.stdout.close()
 
 
 def start(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str]) -> int:
