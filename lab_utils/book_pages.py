@@ -132,15 +132,15 @@ def lab_page(text: str, name: str) -> str:
     number = name.split("-")[0]
     how = (
         ":::{admonition} How to work on this lab\n:class: tip lab-how\n"
-        "These are the tasks; they are done in JupyterLab, on a cluster of your own.\n\n"
-        f"```console\n$ lab up\n$ lab start {number}\n```\n\n"
-        "`lab up` starts the cluster if there is none. `lab start` prepares the lab; then `make lab` opens JupyterLab, and you open\n"
-        f"`{name}/lab.ipynb` there. Or take the notebook alone: {{download}}`lab.ipynb <lab.ipynb>`.\n:::\n"
+        "These are the tasks. They are done in JupyterLab, on a cluster of your own:\n\n"
+        f"```console\n$ lab up            # a cluster, if there is none yet\n$ lab start {number}      # JupyterLab, open on this lab\n```\n\n"
+        f"In a JupyterLab that runs already, open `{name}/lab.ipynb`. Or take the notebook alone: {{download}}`lab.ipynb <lab.ipynb>`.\n:::\n"
     )
     notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     title = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"), 0)
     source = notebook.cells[title].source + "\n"
     notebook.cells[title].source = after_title(source, how)
+    notebook.metadata.setdefault("language_info", {})["pygments_lexer"] = "ipython3"  # or `!kubectl` is no valid code
     return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
 
 

@@ -116,7 +116,7 @@ def _(lab: CheckContext) -> None:
 
 @check("predict-kill", points=6)
 def _(lab: CheckContext) -> None:
-    names = ("same_pod_ip", "same_pod_uid", "clock_restarts", "web_restarts", "volume_file_stays", "tmp_file_stays")
+    names = ("ip_stays", "uid_stays", "clock_restarts", "web_restarts", "volume_file_stays", "tmp_file_stays")
     answer = lab.answered(dict.fromkeys(names, bool))
     lab.compare(experiment(lab), answer, look="make the experiment: it is the next step")
 
@@ -137,8 +137,8 @@ def experiment(lab: CheckContext) -> dict[str, bool]:
     lab.eventually(lambda: restarts(look())["clock"] > restarts(before)["clock"] and is_ready(look()), timeout=60)
     after = look()
     return {
-        "same_pod_ip": after["status"].get("podIP") == before["status"]["podIP"],
-        "same_pod_uid": after["metadata"]["uid"] == before["metadata"]["uid"],
+        "ip_stays": after["status"].get("podIP") == before["status"]["podIP"],
+        "uid_stays": after["metadata"]["uid"] == before["metadata"]["uid"],
         "clock_restarts": restarts(after)["clock"] > restarts(before)["clock"],
         "web_restarts": restarts(after)["web"] > restarts(before)["web"],
         "volume_file_stays": inside("test -e /srv/mark"),
