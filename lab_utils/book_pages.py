@@ -130,12 +130,19 @@ def lab_page(text: str, name: str) -> str:
     import nbformat
 
     number = name.split("-")[0]
-    how = (
-        ":::{admonition} How to work on this lab\n:class: tip lab-how\n"
-        "These are the tasks. They are done in JupyterLab, on a cluster of your own:\n\n"
-        f"```console\n$ lab up            # a cluster, if there is none yet\n$ lab start {number}      # JupyterLab, open on this lab\n```\n\n"
-        f"In a JupyterLab that runs already, open `{name}/lab.ipynb`. Or take the notebook alone: {{download}}`lab.ipynb <lab.ipynb>`.\n:::\n"
-    )
+    how = f"""\
+:::{{admonition}} How to work on this lab
+:class: tip lab-how
+These are the tasks. They are done in JupyterLab, on a cluster of your own:
+
+```console
+$ lab up            # a cluster, if there is none yet
+$ lab start {number}      # JupyterLab, open on this lab
+```
+
+In a JupyterLab that runs already, open `{name}/lab.ipynb`. Or take the notebook alone: {{download}}`lab.ipynb <lab.ipynb>`.
+:::
+"""
     notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     title = next((i for i, cell in enumerate(notebook.cells) if cell.cell_type == "markdown"), 0)
     source = notebook.cells[title].source + "\n"
