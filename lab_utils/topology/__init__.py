@@ -8,7 +8,7 @@
 Pure: what is needed has been read before.
 """
 
+from lab_utils.topology.hops import Hop, Path, Way
 from lab_utils.topology.model import Cable, NodeView, Pod, Service, ServicePort, Topology
-from lab_utils.topology.path import Hop, Path, Way
 
 __all__ = ["Cable", "Hop", "NodeView", "Path", "Pod", "Service", "ServicePort", "Topology", "Way"]

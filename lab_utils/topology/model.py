@@ -14,7 +14,7 @@ from lab_utils.snapshot.model import NodeSnapshot, Sandbox, Snapshot
 from lab_utils.topology.objects import Pod, Service, ServicePort, read_pod, read_services
 
 if TYPE_CHECKING:
-    from lab_utils.topology.path import Path
+    from lab_utils.topology.hops import Path
 
 __all__ = ["Cable", "NodeView", "Pod", "Service", "ServicePort", "Topology"]
 
@@ -183,7 +183,7 @@ class Topology:
         Each is a Pod ("default/web"), a node ("w1"), a Service ("service/default/shop", as a destination) or an IP.
         With a port, and always for a Service, every node's rules are asked too: a Service has one way for each endpoint.
         """
-        from lab_utils.topology.path import Walker
+        from lab_utils.topology.walk import Walker
 
         return Walker(self).path(a, b, port, protocol)
 

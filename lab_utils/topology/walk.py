@@ -1,8 +1,4 @@
-"""How a packet travels: the kernel's own steps, taken one by one on what was read from every namespace.
-
-    hop    one thing that happens to the packet at one device, with the line (route, ARP, FDB, rule) that made it happen
-    way    all hops to one destination, with the probability that a new connection takes it
-    path   all ways from a source to a target; more than one if the target is a Service
+"""The kernel's own steps, taken one by one on what was read from every namespace.
 
 A packet is carried on until someone takes it as his own. Where the tables give no answer the way ends there, and its
 last hop says what is missing: that is often just what a learner is looking for.
@@ -10,89 +6,17 @@ last hop says what is missing: that is often just what a learner is looking for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from ipaddress import ip_address
+from typing import Literal
 
 from lab_utils.errors import BadInput
 from lab_utils.links import FOUND, Device, Namespace
+from lab_utils.topology.hops import Flight, Hop, Path, Way, address_of, rules_of, split_address
 from lab_utils.topology.model import Topology, is_ip
 
 LONGEST = 64  # hops; more than any real way, so that rules and routes in a circle come to an end
-
-
-@dataclass(frozen=True)
-class Hop:
-    """One step. `kind` is send, cable, bridge, route, rules, wrap, wire, unwrap, arrive, leave or lost."""
-
-    kind: str
-    node: str
-    namespace: str
-    device: str
-    what: str
-    why: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Way:
-    destination: str
-    probability: Fraction
-    hops: tuple[Hop, ...]
-    pod: str = ""
-    masquerade: bool = False
-
-    @property
-    def arrived(self) -> bool:
-        return bool(self.hops) and self.hops[-1].kind == "arrive"
-
-
-@dataclass(frozen=True)
-class Path:
-    source: str
-    target: str
-    ways: tuple[Way, ...]
-
-    @property
-    def hops(self) -> tuple[Hop, ...]:
-        """The hops of the only way, or of the first one."""
-        return self.ways[0].hops if self.ways else ()
-
-    @property
-    def arrived(self) -> bool:
-        return bool(self.ways) and all(way.arrived for way in self.ways)
-
-    def __str__(self) -> str:
-        lines = [f"{self.source} → {self.target}"]
-        for way in self.ways:
-            share = "" if len(self.ways) == 1 else f"  probability {way.probability}"
-            lines.append(f"to {way.destination}{f' ({way.pod})' if way.pod else ''}{share}")
-            for number, hop in enumerate(way.hops, 1):
-                lines.append(f"  {number:2}. {hop.namespace or 'outside'} {hop.device}: {hop.what}")
-                lines += [f"        {reason}" for reason in hop.why]
-        return "\n".join(lines)
-
-    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": str(self)}
-
-
-@dataclass(frozen=True)
-class _Flight:
-    """A packet under way, and what it has been through."""
-
-    src: str
-    dst: str
-    dport: int | None
-    protocol: str
-    hops: tuple[Hop, ...] = ()
-    probability: Fraction = Fraction(1)
-    masquerade: bool = False
-    judged: tuple[str, ...] = ()  # nodes whose rules have had their say
-    inner: _Flight | None = None  # what it carries, if it is a tunnel's outer packet
-    tunnel: str = ""  # "vxlan 1": who unwraps it
-    visited: tuple[tuple[str, str], ...] = ()
-
-    def hop(self, hop: Hop) -> _Flight:
-        return replace(self, hops=(*self.hops, hop))
 
 
 class Walker:
@@ -108,7 +32,7 @@ class Walker:
             source = self._own_address(start, target)
         if ip_address(source).version != ip_address(target).version:
             raise BadInput(f"{label} has {source}, and {name} has {target}: IPv4 does not reach IPv6")
-        flight = _Flight(source, target, port, protocol)
+        flight = Flight(source, target, port, protocol)
         ways = tuple(self._way(done) for done in self._ip_layer(start, None, flight))
         return Path(label, name, ways)
 
@@ -172,9 +96,9 @@ class Walker:
         node = self.topology.nodes.get(ns.name)
         return (route.source if route else "") or (fitting[0] if fitting else "") or (node.ip if node else target)
 
-    def _way(self, flight: _Flight) -> Way:
+    def _way(self, flight: Flight) -> Way:
         pod = self.topology.pod_with_ip(flight.dst)
-        return Way(_address(flight), flight.probability, flight.hops, pod.key if pod else "", flight.masquerade)
+        return Way(address_of(flight), flight.probability, flight.hops, pod.key if pod else "", flight.masquerade)
 
     # -- the kernel's steps ------------------------------------------------------------------------------------------
 
@@ -183,7 +107,7 @@ class Walker:
             kind, self.topology.place_of(ns.name), ns.name, device.name if device else "", what, tuple(reason for reason in why if reason)
         )
 
-    def _ip_layer(self, ns: Namespace, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+    def _ip_layer(self, ns: Namespace, came_by: Device | None, flight: Flight) -> list[Flight]:
         """The packet is in a namespace's IP layer: rules first, then the routing decision."""
         place = (ns.name, flight.dst)
         if len(flight.hops) > LONGEST or (place in flight.visited and came_by is not None):
@@ -193,49 +117,42 @@ class Walker:
             return self._rules(ns, came_by, replace(flight, judged=(*flight.judged, ns.name)))
         return self._route(ns, came_by, flight)
 
-    def _rules(self, ns: Namespace, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+    def _rules(self, ns: Namespace, came_by: Device | None, flight: Flight) -> list[Flight]:
         node = self.topology.nodes[ns.name]
         ruleset = node.ruleset if ip_address(flight.dst).version == 4 else node.ruleset6
         if ruleset is None:
             return self._route(ns, came_by, flight)
-        from lab_utils.trace import Packet, trace
+        from lab_utils.trace import Destination, Packet, trace
 
+        origin: Literal["external", "pod", "local"]
         origin = "local" if came_by is None else "pod" if came_by.kind == "bridge" or self._leads_to_a_pod(ns, came_by) else "external"
-        packet = Packet(flight.src, flight.dst, flight.dport, protocol=flight.protocol, in_interface=came_by.name if came_by else "")
+        packet = Packet(flight.src, flight.dst, flight.dport, protocol=flight.protocol, in_interface=came_by.name if came_by else None)
         result = trace(ruleset, packet, local_addresses=ns.addresses, origin=origin)
-        if result.verdict not in ("ACCEPT",):
-            said = {"DROP": "dropped by the node's rules", "REJECT": "rejected by the node's rules: the sender gets an error"}
-            return [
-                flight.hop(
-                    self._hop("lost", ns, came_by, said.get(result.verdict, f"the rules say {result.verdict}"), *_last_rules(result))
-                )
-            ]
-        if not result.destinations:
-            return self._route(ns, came_by, replace(flight, masquerade=flight.masquerade or result.masquerade))
-        ended: list[_Flight] = []
-        many = len(result.destinations) > 1
-        for found in result.destinations:
-            address, dport = _split(found.address)
-            share = f", with probability {found.probability}" if many else ""
-            masks = ", and its source to the node's own on the way out (masquerade)" if result.masquerade else ""
-            changed = replace(
-                flight,
-                dst=address,
-                dport=dport if dport is not None else flight.dport,
-                probability=flight.probability * Fraction(found.probability),
-                masquerade=flight.masquerade or result.masquerade,
-            )
-            hop = self._hop(
-                "rules", ns, came_by, f"destination {_address(flight)} becomes {_address(changed)}{share}{masks}", *_chains(result, found)
-            )
-            ended += self._route(ns, came_by, changed.hop(hop))
-        return ended
+        unchanged = Destination(address_of(flight), Fraction(1), result.verdict, result.masquerade, rewritten=False, steps=result.steps)
+        ends = result.destinations or (unchanged,)
+        done: list[Flight] = []
+        for end in ends:
+            masked = flight.masquerade or end.masquerade
+            going = replace(flight, probability=flight.probability * Fraction(end.probability), masquerade=masked)
+            if end.rewritten:
+                address, dport = split_address(end.address)
+                going = replace(going, dst=address, dport=dport if dport is not None else flight.dport)
+                share = f", with probability {end.probability}" if len(ends) > 1 else ""
+                masks = ", and its source the node's own on the way out (masquerade)" if end.masquerade else ""
+                what = f"destination {address_of(flight)} becomes {address_of(going)}{share}{masks}"
+                going = going.hop(self._hop("rules", ns, came_by, what, *rules_of(end.steps)))
+            if end.verdict == "ACCEPT":
+                done += self._route(ns, came_by, going)
+            else:
+                said = "dropped" if end.verdict == "DROP" else "rejected (the sender gets an error)"
+                done.append(going.hop(self._hop("lost", ns, None, f"{said}, by the node's rules", *rules_of(end.steps or result.steps))))
+        return done
 
     def _leads_to_a_pod(self, ns: Namespace, device: Device) -> bool:
         peer = self.topology.peer(ns.name, device)
         return bool(peer and peer.end and peer.end.namespace in self.topology.pods)
 
-    def _route(self, ns: Namespace, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+    def _route(self, ns: Namespace, came_by: Device | None, flight: Flight) -> list[Flight]:
         mine = ns.owner(flight.dst)
         if mine is not None:
             return self._deliver(ns, mine, came_by, flight)
@@ -271,7 +188,7 @@ class Walker:
             return self._bridge(ns, device, None, next_ip, mac, flight)
         return self._cross(ns, device, next_ip, mac, flight)
 
-    def _deliver(self, ns: Namespace, mine: Device, came_by: Device | None, flight: _Flight) -> list[_Flight]:
+    def _deliver(self, ns: Namespace, mine: Device, came_by: Device | None, flight: Flight) -> list[Flight]:
         at = came_by or mine
         if flight.inner is None:
             who = f"Pod {ns.name}" if ns.name in self.topology.pods else f"node {ns.name}"
@@ -290,7 +207,7 @@ class Walker:
                 )
         return [flight.hop(self._hop("lost", ns, at, f"nobody here unwraps {flight.tunnel}"))]
 
-    def _bridge(self, ns: Namespace, bridge: Device, port: Device | None, next_ip: str, mac: str, flight: _Flight) -> list[_Flight]:
+    def _bridge(self, ns: Namespace, bridge: Device, port: Device | None, next_ip: str, mac: str, flight: Flight) -> list[Flight]:
         """A frame inside a bridge: up to the node's IP layer, or out through a port."""
         own = mac == bridge.mac or any(str(address.ip) == next_ip for address in bridge.addresses)
         if port is not None and own:
@@ -329,7 +246,7 @@ class Walker:
                     return port
         return None
 
-    def _cross(self, ns: Namespace, device: Device, next_ip: str, mac: str, flight: _Flight) -> list[_Flight]:
+    def _cross(self, ns: Namespace, device: Device, next_ip: str, mac: str, flight: Flight) -> list[Flight]:
         """Out of a device: through a veth cable, or on to the network that the nodes share."""
         peer = self.topology.peer(ns.name, device)
         if peer and peer.verdict == FOUND and peer.end:
@@ -351,7 +268,7 @@ class Walker:
             return [flight.hop(self._hop("lost", ns, device, f"the other end of {device.name} is not among what was read", why))]
         return self._wire(ns, device, next_ip, flight)
 
-    def _wire(self, ns: Namespace, device: Device, next_ip: str, flight: _Flight) -> list[_Flight]:
+    def _wire(self, ns: Namespace, device: Device, next_ip: str, flight: Flight) -> list[Flight]:
         for node in self.topology.nodes.values():
             owner = node.netns.owner(next_ip)
             if node.name != ns.name and owner is not None:
@@ -371,7 +288,7 @@ class Walker:
             )
         ]
 
-    def _wrap(self, ns: Namespace, device: Device, next_ip: str, route: str, flight: _Flight) -> list[_Flight]:
+    def _wrap(self, ns: Namespace, device: Device, next_ip: str, route: str, flight: Flight) -> list[Flight]:
         """Into a VXLAN: who has the next IP (ARP), and on which machine is that MAC (FDB)? Both were written by flannel."""
         assert device.vxlan is not None
         neighbour = ns.neighbour(next_ip, device.name)
@@ -393,17 +310,17 @@ class Walker:
         what = f"wrapped by {device.name} (VNI {device.vxlan.vni}) into UDP to {entry.to}:{device.vxlan.port}"
         hop = self._hop("wrap", ns, device, what, f"route {route}", f"ARP {neighbour}", f"FDB {entry}")
         flight = flight.hop(hop)
-        outer = _Flight(
+        outer = Flight(
             device.vxlan.local, entry.to, None, "udp", flight.hops, flight.probability, inner=flight, tunnel=f"vxlan {device.vxlan.vni}"
         )
         return self._route(ns, device, outer)
 
-    def _tunnel(self, ns: Namespace, device: Device, next_ip: str, route: str, flight: _Flight) -> list[_Flight]:
+    def _tunnel(self, ns: Namespace, device: Device, next_ip: str, route: str, flight: Flight) -> list[Flight]:
         """IP in IP: the gateway of the route is the other machine."""
         flight = flight.hop(
             self._hop("wrap", ns, device, f"wrapped by {device.name} ({device.kind}) into a packet to {next_ip}", f"route {route}")
         )
-        outer = _Flight(
+        outer = Flight(
             self._own_address(ns, next_ip), next_ip, None, device.kind, flight.hops, flight.probability, inner=flight, tunnel=device.kind
         )
         return self._route(_without_device(ns, device.name), device, outer)
@@ -412,29 +329,3 @@ class Walker:
 def _without_device(ns: Namespace, device: str) -> Namespace:
     """The namespace as the outer packet sees it: it must not enter the tunnel again."""
     return replace(ns, routes=tuple(route for route in ns.routes if route.device != device))
-
-
-def _address(flight: _Flight) -> str:
-    if flight.dport is None:
-        return flight.dst
-    return f"[{flight.dst}]:{flight.dport}" if ":" in flight.dst else f"{flight.dst}:{flight.dport}"
-
-
-def _split(address: str) -> tuple[str, int | None]:
-    """ "10.0.0.1:80", "[fd00::1]:80" or an address alone."""
-    if address.startswith("["):
-        host, _, port = address[1:].partition("]")
-        return host, int(port[1:]) if port[1:] else None
-    if address.count(":") == 1:
-        host, _, port = address.partition(":")
-        return host, int(port)
-    return address, None
-
-
-def _chains(result: object, found: object) -> tuple[str, ...]:
-    """The rules that led to this destination."""
-    return ()
-
-
-def _last_rules(result: object) -> tuple[str, ...]:
-    return ()

@@ -1,0 +1,20 @@
+"""Drawings of what a cluster's network looks like now. They show by themselves in a notebook and in the book.
+
+    draw.cluster(topology)                        every node, its Pods, bridges, tunnels and how the nodes are joined
+    draw.node(topology, "w1")                     one node with both ends of every cable
+    draw.path(topology.path(a, b), topology)      a packet's way, lit and numbered
+    draw.service(ruleset, "default/web", topology)    the chains of a Service, with probabilities
+    draw.trace(trace)                             what the rules did to one packet
+
+Each returns a `Drawing`: `.svg`, `.table` (the same facts, for who does not see the picture), `.save(path)`.
+The same facts always give the same bytes.
+"""
+
+from lab_utils.draw.canvas import Drawing
+from lab_utils.draw.chains import service
+from lab_utils.draw.nodes import cluster, node
+from lab_utils.draw.story import trace
+from lab_utils.draw.table import Table
+from lab_utils.draw.way import path
+
+__all__ = ["Drawing", "Table", "cluster", "node", "path", "service", "trace"]
