@@ -29,14 +29,15 @@ NETNS = str(network.NETNS_DIR)  # a key of State.host_before
 def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Everything that a first cluster needs, from the cache or made now; where it lies."""
     from lab_utils import artifacts
+    from lab_utils.artifacts.versions import pinned
 
     artifacts.prepare(progress)
-    images = {name: artifacts.image_name(name) for name in ("flannel", "flannel-cni-plugin")}
+    images = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
     return {
         "lower": str(artifacts.node_root(progress)),
         "store": str(artifacts.image_store(progress)),
         "kubectl": str(artifacts.binary("kubectl", progress)),
-        "kubernetes": artifacts.kubernetes_version(),
+        "kubernetes": pinned().program("kubeadm").version,
         "images": images,
     }
 
@@ -189,12 +190,15 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
         with progress.step(f"Booting {', '.join(stopped)}"):
             if cp in stopped:
                 _boot(known, [cp])
+                pristine.hint_subnet(known, cp)
             # Workers that boot before the API server answers only collect failures and then wait out their back-off.
             gate.api()
             if cp in stopped:
                 # The controllers of the life before still hold their leases, and would be waited for.
                 gate.kubectl("delete", "lease", "-n", "kube-system", "kube-controller-manager", "kube-scheduler", "--ignore-not-found")
-            _boot(known, [name for name in stopped if name != cp])
+            workers = [name for name in stopped if name != cp]
+            _boot(known, workers)
+            _each(workers, lambda name: pristine.hint_subnet(known, name))
         with progress.step("Waiting until Pods reach each other on every node"):
             gate.everything()
     return describe(known, kubeconfig)

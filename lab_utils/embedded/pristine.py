@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab_utils.embedded.node import identity, link_tree, place
+from lab_utils.embedded.node import identity, inside, link_tree, place
 from lab_utils.embedded.state import State
 from lab_utils.run import run
 
@@ -28,6 +28,8 @@ NOT_KEPT = (
     "tmp",
     "run",
 )
+
+SUBNET_ENV = "/run/flannel/subnet.env"
 
 
 def take(state: State, etcd_pid: int) -> None:
@@ -43,7 +45,19 @@ def take(state: State, etcd_pid: int) -> None:
     for node in state.nodes:
         for path in NOT_KEPT:
             shutil.rmtree(draft / node / path, ignore_errors=True)
+        (draft / f"{node}.subnet.env").write_text(inside(state, node, ["cat", SUBNET_ENV], check=False).stdout)
     draft.rename(target)
+
+
+def hint_subnet(state: State, node: str) -> None:
+    """Tell the CNI plugin of a freshly booted node which addresses are its own, as flannel will in a few seconds.
+
+    The file lies on a tmpfs and is lost at every boot. Without it the first Pods fail, and kubelet tries each again only
+    after ten seconds (backOffPeriod in pkg/kubelet/kubelet.go); with it they start at once.
+    """
+    kept = state.folder / "pristine" / f"{node}.subnet.env"
+    if kept.exists() and (text := kept.read_text()):
+        inside(state, node, ["sh", "-c", f"mkdir -p $(dirname {SUBNET_ENV}) && cat > {SUBNET_ENV}"], input=text)
 
 
 def there(state: State) -> bool:
