@@ -47,7 +47,7 @@ class NoArena:
 
     def __init__(self) -> None:
         record = ClusterRecord(NO_CLUSTER, NO_CLUSTER, "up", "/dev/null", [], kubectl=f"{HOME}/bin/kubectl")
-        self.cluster = _Nothing(record, [])
+        self.cluster: Cluster = _Nothing(record, [])
 
     def enter(self, lab: Workspace) -> Access:
         script = "#!/bin/sh\necho '{}'\n"  # `kubectl config view` is asked for when a lab is opened

@@ -111,7 +111,12 @@ def _zip(path: Path, lab: str, found: Found, limits: Limits) -> None:
 def _folder(top: Path, lab: str, found: Found, limits: Limits) -> None:
     root = _students_root(top)
     system = "nbgrader" if root.name == "submitted" else ""
-    if (files := [entry for entry in root.iterdir() if _is_notebook(entry)]) and root == top and len(files) == 1 and COMMON.fullmatch(files[0].stem):
+    if (
+        (files := [entry for entry in root.iterdir() if _is_notebook(entry)])
+        and root == top
+        and len(files) == 1
+        and COMMON.fullmatch(files[0].stem)
+    ):
         found.entries.append(_of_file(files[0], files[0].name, who(top.name)))  # the folder of one student was given
         return
     for entry in sorted(root.iterdir()):
@@ -136,7 +141,12 @@ def _folder(top: Path, lab: str, found: Found, limits: Limits) -> None:
 def _student_folder(folder: Path, shown: str, lab: str, system: str, found: Found, limits: Limits) -> None:
     owner = who(folder.name)
     owner = replace(owner, system=owner.system or system, submission=clean(shown, 300))
-    notebooks = [path for depth in range(DEPTH + 1) for path in sorted(folder.glob("*/" * depth + "*")) if _is_notebook(path) and not _skipped(path, folder)]
+    notebooks = [
+        path
+        for depth in range(DEPTH + 1)
+        for path in sorted(folder.glob("*/" * depth + "*"))
+        if _is_notebook(path) and not _skipped(path, folder)
+    ]
     # Below ASSIGNMENT folders of several labs, only this lab's counts.
     ours = [path for path in notebooks if any(_names_lab(part, lab) for part in path.relative_to(folder).parts)]
     chosen = _best(ours or notebooks, lab, limits)
@@ -180,7 +190,9 @@ def _students_root(top: Path) -> Path:
         if len(inside) != 1 or not inside[0].is_dir() or inside[0].is_symlink() or who(inside[0].name).system:
             break
         below = [entry for entry in inside[0].iterdir() if not entry.name.startswith(".")]
-        many = sum(1 for entry in below if _is_notebook(entry) or who(entry.name).system or (entry.is_dir() and any(entry.rglob("*.ipynb"))))
+        many = sum(
+            1 for entry in below if _is_notebook(entry) or who(entry.name).system or (entry.is_dir() and any(entry.rglob("*.ipynb")))
+        )
         if many < 2:
             break
         root = inside[0]

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nbformat
 
@@ -65,11 +65,13 @@ def plan(trusted: Trusted, submission: Submission, spec: LabSpec) -> list[Planne
 
 def as_notebook(planned: list[Planned]) -> nbformat.NotebookNode:
     """A notebook for papermill, with our own metadata and no other."""
-    cells = []
-    for number, one in enumerate(planned):
-        cell = nbformat.v4.new_code_cell(one.source, id=f"cell-{number}")
-        cells.append(cell)
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
+    cells: list[dict[str, Any]] = [
+        {"cell_type": "code", "id": f"cell-{number}", "metadata": {}, "source": one.source, "execution_count": None, "outputs": []}
+        for number, one in enumerate(planned)
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel}, "cells": cells}
+    return cast(nbformat.NotebookNode, nbformat.from_dict(notebook))  # type: ignore[no-untyped-call]
 
 
 def is_task(cell: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ talks to the grader over one inherited Unix socket:
 Nothing in here is trusted once the kernel runs; this program has been replaced by then.
 """
 
+# ruff: noqa: PTH (this runs before every submission, and os is imported already)
 import ctypes
 import json
 import os

@@ -9,13 +9,13 @@ is believed; it is only shown.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import zmq
@@ -145,8 +145,17 @@ class Kernel:
             return Outcome("skipped", note=f"not executed: {self.dead}", alive=False)
         begun = time.monotonic()
         outcome = Outcome("ok")
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False, "stop_on_error": False}
-        asked = self.session.send(self.shell, "execute_request", content)["header"]["msg_id"]
+        content = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": False,
+        }
+        request = self.session.msg("execute_request", content)
+        asked = request["header"]["msg_id"]
+        self.session.send(self.shell, request)
         keep = Keeper(self.limits)
         deadline = begun + seconds
         stopping = ""  # why the cell was interrupted
@@ -238,7 +247,9 @@ class Keeper:
             self._text("error", "\n".join(lines) or f"{content.get('ename')}: {content.get('evalue')}")
         elif kind in ("display_data", "execute_result"):
             data = content.get("data")
-            if isinstance(data, dict) and not (self._picture("svg", data.get("image/svg+xml")) or self._picture("png", data.get("image/png"))):
+            if isinstance(data, dict) and not (
+                self._picture("svg", data.get("image/svg+xml")) or self._picture("png", data.get("image/png"))
+            ):
                 self._text("text", data.get("text/plain"))
 
     def note(self, text: str) -> None:
@@ -272,7 +283,7 @@ def clip(value: object, length: int = 300) -> str:
 
 def base_env() -> dict[str, str]:
     """The environment of the kernel, made from nothing."""
-    python = os.path.dirname(sys.executable)
+    python = str(Path(sys.executable).parent)
     return {
         "PATH": f"{HOME}/bin:{python}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": HOME,

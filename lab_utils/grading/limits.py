@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MIB = 1024 * 1024
 
@@ -42,3 +42,9 @@ class Limits:
 
 
 DEFAULT = Limits()
+
+
+def limits_with(total_seconds: float | None, cell_seconds: float | None) -> Limits:
+    """The usual limits, with an instructor's times. A cell never gets more time than its notebook."""
+    total = total_seconds or DEFAULT.total_seconds
+    return replace(DEFAULT, total_seconds=total, cell_seconds=min(cell_seconds or DEFAULT.cell_seconds, total))

@@ -65,7 +65,9 @@ class SandboxFailed(LabError):
 class Sandbox:
     """One running sandbox. `kill` ends all of it, whatever its processes do about signals."""
 
-    def __init__(self, name: str, view: View, argv: Sequence[str], env: Mapping[str, str], limits: Limits, doors: Sequence[Door] = ()) -> None:
+    def __init__(
+        self, name: str, view: View, argv: Sequence[str], env: Mapping[str, str], limits: Limits, doors: Sequence[Door] = ()
+    ) -> None:
         self.name = name
         self.doors: list[tuple[Door, socket.socket]] = []
         self.cgroup = cgroups.make(name, limits.memory_bytes, limits.processes)
@@ -221,7 +223,7 @@ def wrap(view: View, limits: Limits) -> list[str]:
     shown: dict[str, Path] = {"/usr": Path("/usr")}
     for place in ("/bin", "/lib", "/lib64", "/sbin"):
         if Path(place).is_symlink():
-            words += ["--symlink", os.readlink(place), place]
+            words += ["--symlink", str(Path(place).readlink()), place]
         elif Path(place).exists():
             shown[place] = Path(place)
     for name in ("ld.so.cache", "alternatives", "ssl/certs", "localtime", "nsswitch.conf", "protocols", "services"):
@@ -231,7 +233,7 @@ def wrap(view: View, limits: Limits) -> list[str]:
     shown |= dict(view.read_only)
     words += ["--proc", "/proc", "--dev", "/dev"]
     for place in (HOME, "/tmp", "/dev/shm"):
-        words += _parents(place) + ["--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", place]
+        words += [*_parents(place), "--perms", "1777", "--size", str(limits.disk_bytes), "--tmpfs", place]
     for inside, outside in sorted(shown.items()):
         words += [*_parents(inside), "--ro-bind", str(outside), inside]
     return [*words, "--remount-ro", "/dev", "--remount-ro", "/"]
@@ -243,7 +245,7 @@ def python_view() -> dict[str, Path]:
     # A virtual environment's python is a chain of links; each of its stops must exist.
     stop = Path(sys.executable)
     while stop.is_symlink():
-        stop = stop.parent / os.readlink(stop)
+        stop = stop.parent / stop.readlink()
         places.add(Path(os.path.normpath(stop.parent)))
     outer = {place for place in places if not any(other != place and other in place.parents for other in places)}
     return {str(place): place for place in outer if not place.is_relative_to("/usr") and str(place) != "/bin"}

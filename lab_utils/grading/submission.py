@@ -40,7 +40,9 @@ def read_file(path: Path, limit: int) -> bytes:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise Rejected("it is a link, and links are not followed" if path.is_symlink() else f"it cannot be read: {error.strerror}") from None
+        raise Rejected(
+            "it is a link, and links are not followed" if path.is_symlink() else f"it cannot be read: {error.strerror}"
+        ) from None
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())
         if stat.S_ISDIR(status.st_mode):
@@ -160,7 +162,9 @@ def useful(step: str, pieces: list[str], stub: str, notes: list[str]) -> list[st
         return pieces
     touched = [piece for piece in pieces if piece.strip() and piece.strip() != stub.strip()]
     kept = (touched or pieces[:1])[:PIECES]
-    notes.append(f"step {step!r} has {len(pieces)} cells; {'they were' if len(kept) == len(pieces) else f'{len(kept)} of them were'} run in order")
+    notes.append(
+        f"step {step!r} has {len(pieces)} cells; {'they were' if len(kept) == len(pieces) else f'{len(kept)} of them were'} run in order"
+    )
     return kept
 
 

@@ -106,7 +106,9 @@ def _run(job: Job, files: LabFiles, trusted: Trusted, submission: Submission, re
         clock = time.monotonic()
         result.harm = arena.leave(context)
         result.waited = round(result.waited + time.monotonic() - clock, 2)
-        result.finish(files.spec, f"not executed: {result.message}" if result.message else "not executed: the notebook holds no cell for it")
+        result.finish(
+            files.spec, f"not executed: {result.message}" if result.message else "not executed: the notebook holds no cell for it"
+        )
 
 
 def arena_for(job: Job) -> Arena:
@@ -184,7 +186,7 @@ class Course:
             self.result.waited += time.monotonic() - clock
             grade = StepGrade.of(checked, step.title, self.cells)
             if (ended := [cell.note for cell in self.cells if cell.note]) and not checked.passed:
-                grade.message += f" (the cell ended early: {ended[-1]})"
+                grade.message += f" (its cell ended with: {ended[-1]})"
         else:
             grade = not_executed(self.context.spec, name, f"not executed: {self.kernel.dead}")
             grade.cells = self.cells

@@ -1,0 +1,113 @@
+"""`lab grade`: many notebooks in, scores and reports out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lab_utils.cli.console import Console
+from lab_utils.errors import BadInput
+
+FORMATS = ("csv", "html", "canvas", "moodle", "gradescope")
+
+
+@click.command()
+@click.argument("lab")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results and reports; a second run resumes there.")
+@click.option("--jobs", type=click.IntRange(1, 32), default=1, show_default=True, help="How many at once; each has a cluster of its own.")
+@click.option("--cluster", "clusters", multiple=True, help='Use this cluster (may be repeated); "none" for labs that need none.')
+@click.option(
+    "--timeout",
+    type=click.FloatRange(1, 86400),
+    default=None,
+    help="Seconds for one whole notebook, waiting for checks excluded. [default: 900]",
+)
+@click.option("--cell-timeout", type=click.FloatRange(1, 86400), default=None, help="Seconds for one cell. [default: 120]")
+@click.option("--format", "formats", multiple=True, help=f"Beside results.json: {', '.join(FORMATS)}. [default: all]")
+@click.option("--canvas-assignment", default="", help='The column of canvas.csv, as Canvas names it: "Services (1234)".')
+@click.option("--no-reset", is_flag=True, help="Never reset a cluster that a submission has harmed; stop instead.")
+@click.option("--keep-clusters", is_flag=True, help="Leave the clusters that --jobs has started.")
+def grade(
+    lab: str,
+    paths: tuple[Path, ...],
+    out: Path,
+    jobs: int,
+    clusters: tuple[str, ...],
+    timeout: float | None,
+    cell_timeout: float | None,
+    formats: tuple[str, ...],
+    canvas_assignment: str,
+    no_reset: bool,
+    keep_clusters: bool,
+) -> int:
+    """Grade notebooks of a LAB (08, or 08-services).
+
+    PATH is a notebook, a folder (one notebook or folder per student, or nbgrader's submitted/STUDENT/ASSIGNMENT/),
+    or the zip that Canvas or Moodle gave you. Students' code runs in a sandbox; what counts is the cluster's state
+    and recorded answers, judged outside of it. Ends with 0 when all were graded, whatever they scored.
+    """
+    from lab_utils.grading.batch import grade_all, out_folder
+    from lab_utils.grading.clusters import slots
+    from lab_utils.grading.discover import discover
+    from lab_utils.grading.limits import limits_with
+    from lab_utils.grading.sandbox import bwrap
+    from lab_utils.grading.write import write_all
+    from lab_utils.labs.catalog import find_lab
+
+    chosen = tuple(word.strip() for said in formats for word in said.split(",")) or FORMATS
+    if unknown := [word for word in chosen if word not in (*FORMATS, "json")]:
+        raise BadInput(f"there is no format {unknown[0]!r}", f"There are: {', '.join(FORMATS)}; results.json is always written")
+    files = find_lab(lab)
+    if not files.checks.checks:
+        raise BadInput(f"lab {files.name} has no checks")
+    bwrap()
+    limits = limits_with(timeout, cell_timeout)
+    watcher = Watcher()
+    with out_folder(out, files.name):
+        found = discover(list(paths), files.name, limits)
+        try:
+            console = Console()
+            with slots(files, clusters, jobs, len(found.entries), console, may_reset=not no_reset, keep=keep_clusters) as (ready, cluster):
+                grades = grade_all(files, found.entries, out, ready, limits, watcher)
+            write_all(out, files.spec, grades, found.ignored, cluster, chosen, canvas_assignment)
+        finally:
+            found.cleanup()
+    for name in found.ignored:
+        click.echo(f"   not a notebook, ignored: {name}", err=True)
+    failed = [each for each in grades if each.status == "error"]
+    rejected = sum(each.status == "rejected" for each in grades)
+    click.echo(
+        f"{len(grades)} submissions of {files.name}: {len(grades) - rejected - len(failed)} graded, {rejected} rejected. Results: {out}"
+    )
+    if failed:
+        click.echo(f"lab: {len(failed)} could not be graded ({failed[0].message})", err=True)
+    return 1 if failed else 0
+
+
+class Watcher:
+    """One line per submission on stderr, with the time that is left."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def begun(self, total: int, kept: int) -> None:
+        more = f"; {kept} have been graded before and did not change" if kept else ""
+        click.echo(f"{total} submissions{more}", err=True)
+
+    def finished(self, grade: Any, left: int, eta: float) -> None:
+        mark = {"graded": "✓", "rejected": "–", "error": "✗"}[grade.status]
+        score = f"{grade.score}/{grade.max_score}" if grade.status == "graded" else grade.status
+        rest = f"{left} left, about {_duration(eta)}" if left else f"all done in {_duration(time.monotonic() - self.start)}"
+        why = f" ({grade.message[:100]})" if grade.message else ""
+        line = f" {mark} {grade.student[:40]:<24} {score:>9}  {grade.seconds:6.1f} s   {rest}{why}"
+        click.echo(line.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8"), err=True)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole} s" if whole < 90 else f"{round(whole / 60)} min" if whole < 5400 else f"{whole / 3600:.1f} h"

@@ -1,0 +1,84 @@
+"""Which clusters grade, and how many at once: those that are named, the one that runs, or `grade-1`, `grade-2`, … made for the run."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from lab_utils.cluster import Cluster, cluster_dir, connect, known_clusters
+from lab_utils.errors import BadInput, Busy
+from lab_utils.grading.arena import NO_CLUSTER
+from lab_utils.grading.batch import Slot
+from lab_utils.labs.catalog import LabFiles
+from lab_utils.labs.lifecycle import missing_needs
+from lab_utils.progress import Progress
+
+
+@contextmanager
+def slots(
+    files: LabFiles, names: Sequence[str], jobs: int, needed: int, progress: Progress, *, may_reset: bool, keep: bool
+) -> Iterator[tuple[list[Slot], dict[str, Any]]]:
+    """The slots, and what results.json says of their clusters. Clusters that were made here are removed at the end."""
+    if NO_CLUSTER in names:
+        yield [Slot(NO_CLUSTER)] * jobs, {"names": [], "provider": NO_CLUSTER, "kubernetes": "", "nodes": []}
+        return
+    with ExitStack() as stack:
+        clusters = [stack.enter_context(_grading(name)) for name in _names(files, names, jobs, needed, progress, stack, keep)]
+        for cluster in clusters:
+            if lacking := missing_needs(files.spec, cluster):
+                raise BadInput(f"cluster {cluster.name!r} lacks what lab {files.name} needs: {'; '.join(lacking)}")
+        from lab_utils.grading.pristine import begin
+
+        with progress.step("Looking at the clusters before anyone touches them"):
+            found = [Slot(cluster.name, begin(files, cluster), may_reset) for cluster in clusters]
+        first = clusters[0]
+        yield (
+            found,
+            {
+                "names": [cluster.name for cluster in clusters],
+                "provider": first.provider,
+                "kubernetes": first.record.kubernetes,
+                "nodes": [node.name for node in first.nodes],
+            },
+        )
+
+
+def _names(
+    files: LabFiles, names: Sequence[str], jobs: int, needed: int, progress: Progress, stack: ExitStack, keep: bool
+) -> Sequence[str]:
+    if names:
+        if jobs > len(names):
+            raise BadInput(f"--jobs {jobs} needs {jobs} clusters, and {len(names)} are named", "Name more with --cluster, or none")
+        return names[: max(jobs, len(names))]
+    if jobs == 1:
+        return [connect().name]
+    from lab_utils.providers import ClusterSpec, choose, provider
+
+    wanted = [f"grade-{number}" for number in range(1, min(jobs, needed) + 1)]
+    for name in wanted:
+        if name in known_clusters():
+            continue
+        makes = provider(choose())
+        if not keep:
+            stack.callback(makes.down, name, progress)
+        makes.up(ClusterSpec(name, workers=files.spec.needs.workers, metrics_server=files.spec.needs.metrics), progress).close()
+    return wanted
+
+
+@contextmanager
+def _grading(name: str) -> Iterator[Cluster]:
+    """A cluster that no other grader uses at the same time."""
+    cluster = connect(name)
+    folder = cluster_dir(cluster.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "grading.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"another `lab grade` uses cluster {name!r}", "Name another with --cluster") from None
+        try:
+            yield cluster
+        finally:
+            cluster.close()
