@@ -110,7 +110,7 @@ class Lab(Workspace):
         return Note(f"{self.name} is as it was at the beginning")
 
     def show(self, what: str = "pods", **options: Any) -> Any:
-        """A table or a drawing made from live state: pods, services, nodes, events, answers, faults, topology, …"""
+        """A table (pods, services, nodes, events, answers) or a drawing (cluster, node, path, service), made from live state."""
         return views.show(self, what, **options)
 
     # how it looks

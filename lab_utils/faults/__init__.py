@@ -84,7 +84,8 @@ def _fits(kind: Fault, options: Mapping[str, Any]) -> None:
     try:
         signature.bind(None, **options)
     except TypeError as error:
-        allowed = [str(word) for word in list(signature.parameters.values())[1:]]
+        words = list(signature.parameters.values())[1:]  # the first is the lab
+        allowed = [word.name if word.default is word.empty else f"{word.name}={word.default!r}" for word in words]
         raise BadInput(
             f"the fault {kind.name!r} does not take these options ({error})", f"It takes: {', '.join(allowed) or 'none'}"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from lab_utils.labs.workspace import Workspace
 
 if TYPE_CHECKING:
     from lab_utils.lab import Lab
+    from lab_utils.topology import Topology
 
 
 def show(lab: Workspace, what: str, **options: Any) -> Any:
@@ -79,7 +81,63 @@ def answers(lab: Workspace) -> Table:
     return Table(["step", "answer"], [[step, say(value, 200)] for step, value in lab.store.answers.items()])
 
 
-VIEWS: dict[str, Callable[..., Any]] = {"pods": pods, "services": services, "nodes": nodes, "events": events, "answers": answers}
+# drawings: made from what the cluster is now, in one round trip a node
+
+
+def _topology(lab: Workspace) -> Topology:
+    from lab_utils.snapshot.record import record
+    from lab_utils.topology import Topology
+
+    return Topology.from_snapshot(record(lab.cluster))
+
+
+def draw_cluster(lab: Workspace) -> Any:
+    from lab_utils import draw
+
+    return draw.cluster(_topology(lab))
+
+
+def draw_node(lab: Workspace, name: str) -> Any:
+    from lab_utils import draw
+
+    return draw.node(_topology(lab), lab.node(name).name)
+
+
+def draw_path(lab: Workspace, start: str, end: str, port: int | None = None) -> Any:
+    """A packet's way. A Pod or Service is named as in `lab.show("path", start="web", end="service/shop", port=80)`."""
+    from lab_utils import draw
+
+    topology = _topology(lab)
+    return draw.path(topology.path(_full(lab, start), _full(lab, end), port), topology)
+
+
+def draw_service(lab: Workspace, name: str, node: str = "w1") -> Any:
+    from lab_utils import draw
+
+    where = name if "/" in name else f"{lab.namespace}/{name}"
+    return draw.service(lab.node(node).iptables(), where, _topology(lab))
+
+
+def _full(lab: Workspace, name: str) -> str:
+    """A Pod or a Service without a namespace is one of the lab's; a node or an address stays as it is."""
+    if name.startswith("service/") and name.count("/") == 1:
+        return f"service/{lab.namespace}/{name.removeprefix('service/')}"
+    if "/" in name or any(node.name == name for node in lab.nodes) or re.fullmatch(r"[0-9a-f.:]*[.:][0-9a-f.:]*", name):
+        return name
+    return f"{lab.namespace}/{name}"
+
+
+VIEWS: dict[str, Callable[..., Any]] = {
+    "pods": pods,
+    "services": services,
+    "nodes": nodes,
+    "events": events,
+    "answers": answers,
+    "cluster": draw_cluster,
+    "node": draw_node,
+    "path": draw_path,
+    "service": draw_service,
+}
 
 
 def register_magic(lab: Lab) -> None:
