@@ -6,26 +6,32 @@
 #   KIO_DIR      its folder: upper/ work/ root/ containerd/
 #   KIO_LOWER    the shared Debian root
 #   KIO_NETNS    the network namespace, made beforehand
-#   KIO_CGROUPS  cgroup.procs files to enter; "scope" means: divide the systemd scope that we are in
+#   KIO_CGROUPS  cgroup.procs files to enter
+#   KIO_DIVIDE   on cgroup v2: the group that is divided, into launcher/ for what stays outside and node/ for the node
 #   KIO_UUID     what the machine's product_uuid shall be
 # The network namespace is entered with nsenter, not `ip netns exec`: that one mounts a new /sys and hides the cgroups.
 set -eu
 
-if [ "${1:-}" != inside ]; then
-    if [ "$KIO_CGROUPS" = scope ]; then
-        # Delegated by systemd: our own processes into a leaf, then its parent may hand controllers down.
-        scope=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/self/cgroup)
-        mkdir -p "$scope/node"
-        echo $$ > "$scope/node/cgroup.procs"
-        for controller in $(cat "$scope/cgroup.controllers"); do
-            echo "+$controller" > "$scope/cgroup.subtree_control" || true
+if [ "${1:-}" = "" ]; then
+    if [ -n "$KIO_DIVIDE" ]; then
+        # A group hands controllers down only when no process is in it, so we go to a leaf. Not to the node's own: its systemd
+        # could neither see this process, which is outside of its pid namespace, nor move it away to divide its tree further.
+        mkdir -p "$KIO_DIVIDE/launcher" "$KIO_DIVIDE/node"
+        echo 0 > "$KIO_DIVIDE/launcher/cgroup.procs"
+        for controller in $(cat "$KIO_DIVIDE/cgroup.controllers"); do
+            echo "+$controller" > "$KIO_DIVIDE/cgroup.subtree_control" || true
         done
     else
-        for file in $KIO_CGROUPS; do echo $$ > "$file"; done
+        for file in $KIO_CGROUPS; do echo 0 > "$file"; done
     fi
     # --kill-child: when this process is killed, so is the node's process 1 and with it the whole pid namespace.
     exec nsenter --net="/run/netns/$KIO_NETNS" \
-        unshare --mount --pid --uts --ipc --cgroup --fork --kill-child --propagation private "$0" inside
+        unshare --mount --pid --uts --ipc --fork --kill-child --propagation private "$0" enter
+fi
+if [ "$1" = enter ]; then
+    # Now the node's process 1: 0 means "whoever writes", whatever its number. The cgroup namespace begins where we then are.
+    for file in $KIO_CGROUPS; do echo 0 > "$file"; done
+    exec unshare --cgroup "$0" inside
 fi
 
 R=$KIO_DIR/root

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab_utils.errors import HostLacks
+from lab_utils.run import run
 
 ROOT = Path("/sys/fs/cgroup")
 V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
@@ -27,15 +28,16 @@ NEEDED_ON_V2 = ("cpu", "cpuset", "io", "memory", "pids")
 
 @dataclass(frozen=True)
 class Place:
-    """The groups of one node: what to make, and what to prefix the node's first command with."""
+    """The groups of one node: what to make, and what to prefix the node's first command with. On v2, `divide` is the one group."""
 
     groups: list[Path]
     launcher: list[str]
+    divide: Path | None = None
 
     @property
     def enter(self) -> list[Path]:
         """The files that a process writes its pid to in order to move in."""
-        return [group / "cgroup.procs" for group in self.groups]
+        return [group / "cgroup.procs" for group in ([self.divide / "node"] if self.divide else self.groups)]
 
 
 def version() -> str:
@@ -72,13 +74,17 @@ def place(unit: str) -> Place:
     if under_systemd():
         scope = f"{unit}.scope"
         launcher = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={scope}", "--slice=system.slice", "-p", "Delegate=yes", "--"]
-        return Place([ROOT / "system.slice" / scope / "node"], launcher)
-    return Place([_delegating_ancestor(ROOT / mine.get("", "/").lstrip("/")) / unit], [])
+        group = ROOT / "system.slice" / scope
+        return Place([group], launcher, group)
+    group = _delegating_ancestor(ROOT / mine.get("", "/").lstrip("/")) / unit
+    return Place([group], [], group)
 
 
 def make(spot: Place) -> None:
     """Make the groups, ready to be entered. Under systemd the scope itself appears with its first process."""
     if spot.launcher:
+        # A scope whose processes were killed a moment ago may not be closed yet, and its name not free.
+        run(["systemctl", "stop", spot.groups[0].name], check=False)
         return
     for group in spot.groups:
         group.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab_utils.embedded.node import inside
+from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
 from lab_utils.errors import CommandFailed, Unhealthy
 from lab_utils.progress import Progress
@@ -30,10 +31,10 @@ class Gate:
     kubeconfig: str
     progress: Progress
     since: float = 0.0
-    seconds: float = 240
+    seconds: float = field(default_factory=lambda: 240 * patience())
 
     def kubectl(self, *words: str, check: bool = True, input: str | None = None) -> Result:
-        return run([self.kubectl_path, "--kubeconfig", self.kubeconfig, *words], check=check, timeout=60, input=input)
+        return run([self.kubectl_path, "--kubeconfig", self.kubeconfig, *words], check=check, timeout=60 * patience(), input=input)
 
     def get(self, *words: str) -> Any:
         return json.loads(self.kubectl("get", *words, "-o", "json").stdout)
@@ -84,7 +85,8 @@ class Gate:
     def traffic_missing(self) -> str:
         """From each node, the readiness page of every CoreDNS Pod: on other nodes that goes through the Pod network."""
         addresses = [pod["status"]["podIP"] for pod in self.coredns_pods() if not pod["metadata"].get("deletionTimestamp")]
-        script = "".join(f"curl -sf -o /dev/null --max-time 2 http://{address}:8181/ready || echo {address};" for address in addresses)
+        curl = f"curl -sf -o /dev/null --max-time {2 * patience():g}"
+        script = "".join(f"{curl} http://{address}:8181/ready || echo {address};" for address in addresses)
         for node in self.state.nodes:
             said = inside(self.state, node, ["sh", "-c", script], check=False)
             if said.stdout.strip() or said.stderr.strip():

@@ -23,7 +23,16 @@ IGNORED = (
 
 
 def init_config(
-    *, ip: str, node: str, token: str, kubernetes: str, cgroup: str, proxy_mode: str, alone: bool, etcd_sync: bool = False
+    *,
+    ip: str,
+    node: str,
+    token: str,
+    kubernetes: str,
+    cgroup: str,
+    proxy_mode: str,
+    alone: bool,
+    etcd_sync: bool = False,
+    patience: float = 1,
 ) -> str:
     """The configuration of `kubeadm init`. `alone` (no workers): Pods may run on the control plane."""
     registration: dict[str, Any] = {
@@ -40,6 +49,7 @@ def init_config(
         "localAPIEndpoint": {"advertiseAddress": ip, "bindPort": 6443},
         "bootstrapTokens": [{"token": token, "ttl": "0s", "description": "made by lab up"}],
         "nodeRegistration": registration,
+        **timeouts(patience),
     }
     cluster = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
@@ -84,7 +94,14 @@ def proxy_config(mode: str) -> dict[str, Any]:
     }
 
 
-def join_config(*, ip: str, node: str, token: str, endpoint: str, ca_hash: str) -> str:
+def timeouts(patience: float) -> dict[str, Any]:
+    """kubeadm's own waiting times (its defaults in minutes, from apis/kubeadm/v1beta4/defaults.go), made longer where that is asked for."""
+    defaults = {"controlPlaneComponentHealthCheck": 4, "kubeletHealthCheck": 4, "kubernetesAPICall": 1, "etcdAPICall": 2}
+    defaults |= {"tlsBootstrap": 5, "discovery": 5}
+    return {"timeouts": {name: f"{minutes * 60 * patience:.0f}s" for name, minutes in defaults.items()}} if patience != 1 else {}
+
+
+def join_config(*, ip: str, node: str, token: str, endpoint: str, ca_hash: str, patience: float = 1) -> str:
     return yaml.safe_dump(
         {
             "apiVersion": "kubeadm.k8s.io/v1beta4",
@@ -96,6 +113,7 @@ def join_config(*, ip: str, node: str, token: str, endpoint: str, ca_hash: str) 
                 "imagePullPolicy": "IfNotPresent",
                 "kubeletExtraArgs": [{"name": "node-ip", "value": ip}],
             },
+            **timeouts(patience),
         },
         sort_keys=False,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lab_utils.embedded import cgroups
 from lab_utils.embedded.network import nameservers
+from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
 from lab_utils.errors import CommandFailed, Unhealthy
 from lab_utils.run import Result, run, start
@@ -108,7 +109,8 @@ def boot(state: State, node: str) -> None:
         "KIO_DIR": str(folder),
         "KIO_LOWER": state.lower,
         "KIO_NETNS": state.plan.netns(node),
-        "KIO_CGROUPS": "scope" if spot.launcher else " ".join(map(str, spot.enter)),
+        "KIO_CGROUPS": " ".join(map(str, spot.enter)),
+        "KIO_DIVIDE": str(spot.divide or ""),
         "KIO_UUID": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}.{state.name}.{state.token}")),
     }
     pid = start([*spot.launcher, BOOT], log=folder / "console.log", env=environment)
@@ -118,7 +120,7 @@ def boot(state: State, node: str) -> None:
 
 def wait_booted(state: State, node: str, seconds: float = 60) -> None:
     """Wait until containerd's socket and sshd are there."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * patience()
     while time.monotonic() < deadline:
         pid = init_pid(state, node)
         root = Path(f"/proc/{pid}/root")

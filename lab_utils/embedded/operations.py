@@ -18,6 +18,7 @@ from typing import Any
 
 from lab_utils.embedded import cgroups, kubeadm, network, node, pristine, state
 from lab_utils.embedded.gate import Gate
+from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
 from lab_utils.errors import BadInput, Busy, CommandFailed, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
@@ -115,6 +116,7 @@ def _bootstrap(new: State, kubectl: str, progress: Progress) -> str:
         cgroup=cgroups.version(),
         proxy_mode=new.options["proxy_mode"],
         alone=not new.workers,
+        patience=patience(),
     )
     with progress.step("kubeadm init on cp"):
         _write(new, cp, "/root/kubeadm.yaml", config)
@@ -139,14 +141,15 @@ def _bootstrap(new: State, kubectl: str, progress: Progress) -> str:
 
 
 def _join(new: State, name: str, endpoint: str, ca: str) -> None:
-    _write(new, name, "/root/kubeadm.yaml", kubeadm.join_config(ip=new.ip(name), node=name, token=new.token, endpoint=endpoint, ca_hash=ca))
+    config = kubeadm.join_config(ip=new.ip(name), node=name, token=new.token, endpoint=endpoint, ca_hash=ca, patience=patience())
+    _write(new, name, "/root/kubeadm.yaml", config)
     _kubeadm(new, name, "join", "--config=/root/kubeadm.yaml")
 
 
 def _kubeadm(new: State, name: str, verb: str, *words: str) -> None:
     log = new.node_dir(name) / f"kubeadm-{verb}.log"
     try:
-        said = node.inside(new, name, ["kubeadm", verb, *words, f"--ignore-preflight-errors={kubeadm.IGNORED}"], timeout=400)
+        said = node.inside(new, name, ["kubeadm", verb, *words, f"--ignore-preflight-errors={kubeadm.IGNORED}"], timeout=400 * patience())
         log.write_text(said.stdout + said.stderr)
     except CommandFailed as error:
         log.write_text(error.stdout + error.stderr)
