@@ -1,0 +1,27 @@
+"""Runs the guest in QEMU, by emulation (TCG): any machine can, and it is slow. What it says on its second serial line is the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lab_utils.run import follow
+from tests.v2.guest import Guest
+
+MEMORY = "5G"
+MINUTES = 75
+
+# The first processor that QEMU offers is twenty years old; `max` is all that it can emulate. net.ifnames: the one card is eth0.
+KERNEL = "root=/dev/vda rw console=ttyS0,115200 net.ifnames=0 biosdevname=0 mitigations=off quiet"
+
+
+def boot(guest: Guest, console: Path, on_line: Callable[[str], object], *, accelerator: str = "tcg") -> int:
+    """Run the machine until it switches itself off. Ctrl-C ends it. Returns QEMU's code, 124 when it took too long."""
+    machine = ["qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", "-cpu", "max", "-smp", "2", "-m", MEMORY]
+    disk = ["-drive", f"file={guest.disk},if=virtio,format=raw,cache=unsafe"]
+    kernel = ["-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", KERNEL]
+    # A card with an address and a default route, so that there is a way out to be opened; `restrict` lets nothing through it.
+    card = ["-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0,romfile="]
+    lines = ["-serial", f"file:{console}", "-serial", "stdio"]
+    quiet = ["-display", "none", "-monitor", "none", "-no-reboot", "-nodefaults", "-device", "virtio-rng-pci"]
+    return follow(["timeout", f"{MINUTES}m", *machine, *disk, *kernel, *card, *lines, *quiet], on_line)
