@@ -102,6 +102,7 @@ def follow(
     except FileNotFoundError:
         raise HostLacks(f"the program {str(argv[0])!r} is not on this machine", "Run `lab doctor` to see what to install") from None
     assert process.stdout is not None
+    _followed.add(process)
     try:
         for line in process.stdout:
             on_line(line.decode(errors="replace").rstrip("\n"))
@@ -111,7 +112,17 @@ def follow(
         process.wait()
         raise
     finally:
+        _followed.discard(process)
         process.stdout.close()
+
+
+_followed: set[subprocess.Popen[bytes]] = set()
+
+
+def end_all() -> None:
+    """End what other threads follow. Ctrl-C reaches only the main thread, which must not wait for a long build of another."""
+    for process in list(_followed):
+        end_group(process)
 
 
 def start(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str]) -> int:

@@ -18,17 +18,18 @@ Programs lie in the user's cache and need no root. The rest does, and lies in th
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from lab_utils.artifacts import images, noderoot, programs, space, store
+from lab_utils.artifacts import debian, images, noderoot, programs, space, store
 from lab_utils.artifacts.images import core as core_images
 from lab_utils.artifacts.imagestore import image_store
 from lab_utils.artifacts.noderoot import node_root
 from lab_utils.artifacts.store import Provenance
-from lab_utils.artifacts.versions import pinned
+from lab_utils.artifacts.versions import Image, pinned
 from lab_utils.paths import cache_dir, root_cache_dir
 from lab_utils.progress import Progress
+from lab_utils.run import end_all
 
 __all__ = ["CORE_IMAGES", "Provenance", "binaries", "binary", "image", "image_store", "node_root", "prepare", "provenance"]
 
@@ -55,16 +56,24 @@ def image(name: str, progress: Progress) -> Path:
 def prepare(progress: Progress) -> None:
     """Everything that a first cluster needs, side by side where one does not wait for the other."""
     space.check()
-    core = images.core()
-    wanted = [*programs.NODE_PROGRAMS, *programs.cni_plugins(), *(name for image in core for name in image.programs)]
+    build = images.to_build(images.core(), progress)
+    wanted = [*programs.NODE_PROGRAMS, *programs.cni_plugins(), *(name for image in build for name in image.programs)]
     # Compiling takes the processor, Debian mostly the network: together they take little longer than the first alone.
     with ThreadPoolExecutor(2) as pool:
-        jobs: list[Future[object]] = [pool.submit(programs.ensure, wanted, progress), pool.submit(images.packages_for, core, progress)]
-        done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
-        for job in done:
-            job.result()
+        jobs: list[Future[object]] = [pool.submit(programs.ensure, wanted, progress), pool.submit(_debian, build, progress)]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:  # Ctrl-C, or one of the two failed: the other need not go on
+            end_all()
+            raise
     node_root(progress)
     image_store(progress)
+
+
+def _debian(build: list[Image], progress: Progress) -> None:
+    debian.base(progress)
+    images.packages_for(build, progress)
 
 
 def provenance() -> list[Provenance]:

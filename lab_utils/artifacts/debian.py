@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lab_utils.artifacts import store
-from lab_utils.artifacts.chroot import in_root, need_root
+from lab_utils.artifacts.chroot import ALONE, in_root, need_root
 from lab_utils.artifacts.programs import arch
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import pinned
@@ -95,7 +95,7 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
         raise HostLacks("mmdebstrap, which makes the nodes' Debian, is not here", "sudo apt install mmdebstrap debian-archive-keyring")
     if not KEYRING.exists():
         raise HostLacks("Debian's archive keys are not here", "sudo apt install debian-archive-keyring")
-    code = follow(argv, line, env={"TMPDIR": str(root.parent)})
+    code = follow([*ALONE, "--mount-proc", *argv], line, env={"TMPDIR": str(root.parent)})
     if code != 0:
         errors = [text for text in said if text.startswith(("E:", "W:", "dpkg:"))] or said
         raise ArtifactFailed("installing Debian failed:\n" + "\n".join(errors[-8:]), "Is deb.debian.org, or your mirror of it, reachable?")

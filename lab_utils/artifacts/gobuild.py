@@ -190,9 +190,10 @@ def _env(cgo: bool) -> dict[str, str]:
 
 
 def _as_owner() -> list[str]:
-    """Under sudo, go runs as the cache's owner: its own caches lie in that user's home."""
+    """Under sudo, go runs as the cache's owner: its own caches lie in that user's home. However we end, it does not go on alone."""
     owner = _owner()
-    return ["setpriv", f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups", "--"] if owner else []
+    user = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"] if owner else []
+    return ["setpriv", "--pdeathsig=KILL", *user, "--"]
 
 
 def _home_of_owner() -> dict[str, str]:

@@ -6,16 +6,18 @@ here. Packages are laid into shared layers: first `debian` (a small userland), t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from lab_utils.artifacts import archive, debian, programs, store
+from lab_utils.artifacts import archive, debian, programs, registry, store
 from lab_utils.artifacts.archive import LayerFile
 from lab_utils.artifacts.chroot import need_root
 from lab_utils.artifacts.debian import Deb
 from lab_utils.artifacts.layers import INSTALLERS, Layer, users
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import Image, pinned
+from lab_utils.errors import ArtifactFailed
 from lab_utils.paths import root_cache_dir
 from lab_utils.progress import Progress
 
@@ -23,8 +25,21 @@ FILES = Path(__file__).with_name("image-files")
 
 # The userland of the layer below all images with base = "debian": what one expects when one looks into a container.
 USERLAND = (
-    *("base-files", "base-passwd", "bash", "ca-certificates", "coreutils", "dash", "findutils", "grep", "hostname", "libc-bin"),
-    *("mawk", "ncurses-base", "netbase", "procps", "sed"),
+    *(
+        "base-files",
+        "base-passwd",
+        "bash",
+        "ca-certificates",
+        "coreutils",
+        "dash",
+        "debianutils",
+        "findutils",
+        "grep",
+        "hostname",
+        "libc-bin",
+    ),
+    # usr-is-merged: coreutils wants it or usrmerge, and the latter brings all of Perl.
+    *("mawk", "ncurses-base", "netbase", "procps", "sed", "usr-is-merged"),
 )
 
 # Made anew when the way in which layers are made changes: the sources that make them.
@@ -35,49 +50,103 @@ def core() -> list[Image]:
     return [image for image in pinned().images.values() if image.core]
 
 
-def entry(image: Image) -> Path:
+def find(image: Image, progress: Progress) -> Path | None:
+    """Its place in the cache, pulled or built, or None."""
+    places = [_pulled(image)]
+    if all(programs.known(name) for name in image.programs):
+        places.append(_built(image))
+    return next((place for place in places if store.find(place, progress)), None)
+
+
+def to_build(wanted: Iterable[Image], progress: Progress) -> list[Image]:
+    """Those of the images that are not in the cache and that no registry which answers has."""
+    missing = [image for image in wanted if not find(image, progress)]
+    there = registry.answering([image.name for image in missing if not image.own]) if "release" in programs.ways() else set()
+    return [image for image in missing if image.name not in there]
+
+
+def ensure(wanted: Iterable[Image], progress: Progress) -> dict[str, Path]:
+    """Archives of images, by their key."""
+    images = list(wanted)
+    if not all(find(image, progress) for image in images):
+        need_root("making images")
+        with store.locked(root_cache_dir() / "images" / "all", progress):
+            _make([image for image in images if not find(image, progress)], progress)
+    found = {image.key: find(image, progress) for image in images}
+    return {key: place / f"{key}.tar" for key, place in found.items() if place}
+
+
+def _make(missing: list[Image], progress: Progress) -> None:
+    build = to_build(missing, progress)
+    for image in missing:
+        if image not in build and not _pull(image, progress):
+            build.append(image)
+    if build and "build" not in programs.ways():
+        names = ", ".join(image.name for image in build)
+        raise ArtifactFailed(f"not to be had in the ways that LAB_SOURCES allows: {names}", "Unset LAB_SOURCES")
+    if build:
+        programs.ensure([name for image in build for name in image.programs], progress)
+        with progress.step(f"build {len(build)} images" if len(build) > 1 else f"build the image {build[0].name}"):
+            _build(build, progress)
+
+
+def _pull(image: Image, progress: Progress) -> bool:
+    watch, place = store.stopwatch(), _pulled(image)
+    try:
+        with progress.step(f"pull {image.name}"), store.making(place) as part:
+            digest = registry.pull(image.name, programs.arch(), part / f"{image.key}.tar", progress)
+            version = image.name.rsplit(":", 1)[-1]
+            store.finish(place, Provenance(image.name, version, "registry", digest.removeprefix("sha256:"), seconds=watch.seconds))
+    except ArtifactFailed as problem:
+        progress.note(f"{problem.what}; it is built here instead")
+        return False
+    return True
+
+
+def _pulled(image: Image) -> Path:
+    return root_cache_dir() / "images" / f"{image.key}-{store.recipe(image.name, programs.arch())}"
+
+
+def _built(image: Image) -> Path:
     own = {name: programs.provenance_of(name).sha256 for name in image.programs}
     files = FILES / image.files if image.files else ""
     key = store.recipe(image, own, USERLAND if image.base else "", files, _MAKERS, pinned().debian, programs.arch())
     return root_cache_dir() / "images" / f"{image.key}-{key}"
 
 
-def ensure(wanted: Iterable[Image], progress: Progress) -> dict[str, Path]:
-    """Archives of images, by their key."""
-    images = list(wanted)
-    programs.ensure([name for image in images for name in image.programs], progress)
-    if any(not store.find(entry(image), progress) for image in images):
-        need_root("making images")
-        with store.locked(root_cache_dir() / "images" / "all", progress):
-            missing = [image for image in images if not store.find(entry(image), progress)]
-            if missing:
-                with progress.step(f"build {len(missing)} images" if len(missing) > 1 else f"build the image {missing[0].name}"):
-                    _build(missing, progress)
-    return {image.key: entry(image) / f"{image.key}.tar" for image in images}
-
-
 def _build(images: Sequence[Image], progress: Progress) -> None:
     debs, folder = packages_for(images, progress)
     scratch = root_cache_dir() / "images" / "layers"
     with store.making(scratch) as work:
-        shared: dict[str, LayerFile] = {}
+        shared: list[LayerFile] = []
         userland = Layer()
         if any(image.base for image in images):
             progress.note("the Debian layer")
             _add_debs(userland, debs["debian"], folder)
-            shared["debian"] = LayerFile(work / "debian.tar", userland.write(work / "debian.tar"), _said(debs["debian"]))
+            shared = [LayerFile(work / "debian.tar", userland.write(work / "debian.tar"), _said(debs["debian"]))]
         for image in images:
             progress.note(image.name)
             watch = store.stopwatch()
-            layers = [shared["debian"]] if image.base else []
             known = debs["debian"] if image.base else []
-            layers += _own_layers(image, [deb for deb in debs.get(image.key, []) if deb not in known], folder, userland, work)
-            place = entry(image)
+            own = _own_layers(image, [deb for deb in debs.get(image.key, []) if deb not in known], folder, userland, work)
+            layers = [*shared, *own] if image.base else own
+            place = _built(image)
             with store.making(place) as part:
                 digest = archive.write(image, layers, programs.arch(), part / f"{image.key}.tar")
                 detail = "built here of " + "; ".join(layer.made_of for layer in layers)
                 version = image.name.rsplit(":", 1)[-1]
                 store.finish(place, Provenance(image.name, version, "build", digest.removeprefix("sha256:"), "", detail, watch.seconds))
+            for layer in own:
+                layer.path.unlink()
+            _forget_older(place, image.key)
+
+
+def _forget_older(place: Path, key: str) -> None:
+    """An archive of another recipe is of no use any more, and each is large."""
+    for other in place.parent.glob(f"{key}-*.json"):
+        old = other.with_suffix("")
+        if old != place and re.fullmatch(rf"{re.escape(key)}-[0-9a-f]{{12}}", old.name):
+            store.remove(old)
 
 
 def packages_for(images: Iterable[Image], progress: Progress) -> tuple[dict[str, list[Deb]], Path]:

@@ -19,7 +19,11 @@ from posixpath import dirname, normpath
 
 from lab_utils.errors import ArtifactFailed
 
-LEFT_OUT = ("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*", "usr/share/lintian/*", "usr/share/bug/*")
+# Manuals, and the C library's tables for old character sets.
+LEFT_OUT = (
+    *("usr/share/doc/*", "usr/share/man/*", "usr/share/locale/*", "usr/share/info/*", "usr/share/lintian/*", "usr/share/bug/*"),
+    "usr/lib/*/gconv/*",
+)
 
 # Debian has these folders merged into /usr, while some packages still carry the old places.
 MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")

@@ -68,6 +68,11 @@ def ensure(names: Iterable[str], progress: Progress) -> dict[str, Path]:
     return {program.name: entry(program) / program.name for program in wanted}
 
 
+def known(name: str) -> bool:
+    """Is this program in the cache, as far as its record says?"""
+    return store.read(entry(pinned().program(name))) is not None
+
+
 def provenance_of(name: str) -> Provenance:
     found = store.read(entry(pinned().program(name)))
     if found is None:
