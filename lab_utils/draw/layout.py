@@ -35,10 +35,10 @@ class Style:
     detailed: bool
 
 
-COMPACT = Style(columns=5, pod_width=138, pod_height=49, cable=20, name_length=21, detailed=False)
+COMPACT = Style(columns=5, pod_width=134, pod_height=49, cable=20, name_length=20, detailed=False)
 DETAILED = Style(columns=4, pod_width=178, pod_height=49, cable=40, name_length=27, detailed=True)
 
-GAP, BAR, PAD, HEADER, STACK, BOX = 8.0, 27.0, 12.0, 30.0, 178.0, 43.0
+GAP, BAR, PAD, HEADER, STACK, BOX = 8.0, 27.0, 12.0, 30.0, 172.0, 43.0
 TRACK = 35.0  # how far below the top of a box of the stack packets run, under its words
 
 
