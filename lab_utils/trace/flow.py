@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from lab_utils.errors import BadInput
 from lab_utils.iptables.values import FULL, PROTOCOLS, network, read_address, show_address
@@ -37,7 +37,7 @@ class Flow(NamedTuple):
     source: str | None = None
     dst_settled: bool = False  # nat has decided about the destination; it does so once
     src_settled: bool = False
-    seen: frozenset[tuple[str, int]] = frozenset()  # what `recent --set` and nft's `update @set` added
+    seen: frozenset[tuple[str, Any]] = frozenset()  # what `recent --set` and nft's `update @set` added
 
     @property
     def destination(self) -> str:

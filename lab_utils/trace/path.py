@@ -115,12 +115,14 @@ def _answer(engine: Engine, packet: Packet, ended: list[Ended], remarks: list[st
     for end in real:
         verdicts[end.verdict] = verdicts.get(end.verdict, Fraction(0)) + end.walker.weight
     verdict = max(WORST, key=lambda name: verdicts.get(name, Fraction(0)))
+    outcomes = _outcomes(real)
     marks = {end.walker.flow.mark for end in real}
     return Trace(
         packet=packet,
         verdict=verdict,
-        destinations=_destinations(real),
+        destinations=_destinations(outcomes),
         masquerade=any(end.walker.flow.masquerade and end.verdict == "ACCEPT" for end in real),
+        outcomes=outcomes,
         steps=tuple(engine.steps.values()),
         verdicts=verdicts,
         undecided=(*(Undecided("", "", "", 0, said, "") for said in remarks), *_undecided(engine, ended)),
@@ -129,20 +131,23 @@ def _answer(engine: Engine, packet: Packet, ended: list[Ended], remarks: list[st
     )
 
 
-def _destinations(real: list[Ended]) -> tuple[Destination, ...]:
-    if not any(end.walker.flow.rewritten for end in real):
-        return ()
+def _outcomes(real: list[Ended]) -> tuple[Destination, ...]:
     found: dict[tuple[object, ...], Destination] = {}
     for end in real:
         flow = end.walker.flow
-        if not flow.rewritten and end.verdict != "ACCEPT":
-            continue
         masquerade = flow.masquerade and end.verdict == "ACCEPT"
-        key = (flow.destination, end.verdict, masquerade, flow.source)
+        key = (flow.destination, end.verdict, masquerade, flow.source, flow.rewritten)
         share = end.walker.weight + (found[key].probability if key in found else 0)
         steps = found[key].steps if key in found else _steps(end.walker.trail)
         found[key] = Destination(flow.destination, share, end.verdict, masquerade, flow.source, flow.rewritten, steps)
     return tuple(found.values())
+
+
+def _destinations(outcomes: tuple[Destination, ...]) -> tuple[Destination, ...]:
+    """Where it goes, if any rule rewrites that: then also the share that is let through as it is."""
+    if not any(outcome.rewritten for outcome in outcomes):
+        return ()
+    return tuple(outcome for outcome in outcomes if outcome.rewritten or outcome.verdict == "ACCEPT")
 
 
 def _steps(trail: Trail | None) -> tuple[Step, ...]:

@@ -39,7 +39,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One place the packet may go to. `source` is the rewritten source address, if a rule names it."""
+    """One end the packet may come to. `source` is the rewritten source address, where it is known."""
 
     address: str
     probability: Fraction
@@ -74,7 +74,8 @@ class Trace:
     """What the rules do to a packet.
 
     Where chance or a random rule leads to different ends, `verdict` is the most probable one (of equals, the
-    one that lets least through), `verdicts` has them all, and each destination has its own.
+    one that lets least through), `verdicts` has them all, and each destination has its own. `destinations` is empty where
+    nothing rewrites the destination; `outcomes` has every end, rewritten or not, and their probabilities add up to 1.
     `undecided` lists the rules that could not be decided and on which the outcome depends.
     """
 
@@ -82,6 +83,7 @@ class Trace:
     verdict: Verdict
     destinations: tuple[Destination, ...] = ()
     masquerade: bool = False
+    outcomes: tuple[Destination, ...] = ()
     steps: tuple[Step, ...] = ()
     verdicts: dict[str, Fraction] = field(default_factory=dict)
     undecided: tuple[Undecided, ...] = ()

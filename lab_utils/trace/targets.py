@@ -153,7 +153,9 @@ def masquerade(target: Target, flow: Flow, hook: str, around: Surroundings) -> l
 
 def masked(flow: Flow, around: Surroundings) -> list[Branch]:
     """The source becomes the outgoing device's address, which is known if the devices' addresses were given."""
-    own = [a for v, a in around.by_interface.get(flow.out_interface or "", []) if v == flow.version] if around.interfaces_known else []
+    device = flow.out_interface or ""
+    known = around.interfaces_known and device != "lo"  # by lo, the kernel takes an address of some other device
+    own = [a for v, a in around.by_interface.get(device, []) if v == flow.version] if known else []
     source = endpoint(flow.version, own[0], None) if own else None
     went = flow._replace(masquerade=True, source=source, src_settled=True, ct_snat=True)
     return [Branch(ONE, went, "accept", why=f"the source becomes {source or 'the address of the outgoing device'}")]
