@@ -18,7 +18,6 @@ from pathlib import Path
 from lab_utils import artifacts, paths
 from lab_utils.artifacts import debian, images, programs
 from lab_utils.artifacts.chroot import in_root
-from lab_utils.artifacts.versions import pinned
 from lab_utils.errors import ArtifactFailed, HostLacks
 from lab_utils.progress import Progress
 from lab_utils.run import follow, run
@@ -100,9 +99,10 @@ def _entries(progress: Progress) -> list[Path]:
     """What of the cache a first `lab up` looks for."""
     artifacts.prepare(progress)
     core = images.core()
-    names = [*programs.NODE_PROGRAMS, *programs.cni_plugins(), *(name for image in core for name in image.programs)]
-    found = [programs.entry(pinned().program(name)) for name in dict.fromkeys(names)]
-    found += [images.entry(image) for image in core]
+    # Those of images that were pulled from their registry are not on this machine, and not needed.
+    names = [*programs.NODE_PROGRAMS, *programs.cni_plugins(), *(name for image in core for name in image.programs if programs.known(name))]
+    found = [path.parent for path in programs.ensure(names, progress).values()]
+    found += [path.parent for path in images.ensure(core, progress).values()]
     found += [artifacts.binaries(progress), debian.base(progress)]
     return [*found, artifacts.node_root(progress).parent, artifacts.image_store(progress).parent]
 
@@ -124,7 +124,7 @@ def _debian(root: Path, folder: Path) -> None:
         raise ArtifactFailed(
             "the guest's Debian could not be made:\n" + "\n".join(said[-8:]), "Is deb.debian.org, or your mirror, reachable?"
         )
-    in_root(root, ["useradd", "--create-home", "--shell=/bin/bash", USER])
+    run(["chroot", root, "useradd", "--create-home", "--shell=/bin/bash", USER])  # it refuses to be a namespace's process 1
     files = {
         "etc/hostname": "machine\n",
         "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 machine\n",
@@ -152,7 +152,9 @@ def _checkouts(root: Path, folder: Path) -> None:
     pins.write_text(_pins(paths.repo_dir() / "requirements.lock"))
     run([sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", *target, "-c", pins, "-d", wheels, *WHEELS])
     archive = folder / "checkout.tar"
-    run(["git", "-C", paths.repo_dir(), "archive", "--format=tar", "-o", archive, "HEAD"])
+    # As the files lie here, so that a change can be tried before it is committed.
+    files = run(["git", "-C", paths.repo_dir(), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout
+    run(["tar", "-C", paths.repo_dir(), "--null", "--files-from=-", "--ignore-failed-read", "-cf", archive], input=files)
     for owner, place in CHECKOUTS.items():
         (root / place.lstrip("/")).mkdir()
         run(["tar", "-xf", archive, "-C", root / place.lstrip("/")])

@@ -1,0 +1,78 @@
+"""The suite as a program: `e2e.test` of the very Kubernetes version that the course pins, built from its published module.
+
+gomod/ names it with the versions of lab_utils/artifacts/gomod/main and is built with the same flags, so that the go command
+finds the Kubernetes libraries in its cache when the cluster's own programs were built here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_utils.artifacts import store
+from lab_utils.artifacts.gobuild import FLAGS
+from lab_utils.artifacts.programs import arch
+from lab_utils.artifacts.store import Provenance
+from lab_utils.artifacts.versions import pinned
+from lab_utils.errors import ArtifactFailed
+from lab_utils.paths import cache_dir
+from lab_utils.progress import Progress
+from lab_utils.run import follow
+
+GOMOD = Path(__file__).with_name("gomod")
+
+# e2e.test runs one test after another; the ginkgo command runs several of it side by side and puts their reports together.
+PROGRAMS = {
+    "ginkgo": ["build", "github.com/onsi/ginkgo/v2/ginkgo"],
+    "nnp": ["build", "k8s.io/kubernetes/test/images/nonewprivs"],
+    "e2e.test": ["test", "-c", "-vet=off", "k8s.io/kubernetes/test/e2e"],
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    folder: Path
+
+    @property
+    def ginkgo(self) -> Path:
+        return self.folder / "ginkgo"
+
+    @property
+    def tests(self) -> Path:
+        return self.folder / "e2e.test"
+
+    @property
+    def nnp(self) -> Path:
+        """The program of the official image `nonewprivs`."""
+        return self.folder / "nnp"
+
+
+def build(progress: Progress) -> Suite:
+    """From the cache, or built: some four minutes on two processors when the cluster's programs were built here before."""
+    version = pinned().program("kubelet").version
+    flags = [*FLAGS, f"-ldflags=-s -w {_stamps(version)}"]
+    place = cache_dir() / "e2e" / f"{version}-{store.recipe(version, flags, PROGRAMS, GOMOD / 'go.mod', GOMOD / 'go.sum', arch())}"
+    if store.find(place, progress):
+        return Suite(place)
+    with store.locked(place, progress), store.making(place) as part:
+        watch = store.stopwatch()
+        for name, (verb, *words) in PROGRAMS.items():
+            with progress.step(f"build {name} of Kubernetes {version}"):
+                said: list[str] = []
+                argv = ["go", verb, *words[:-1], *flags, "-o", str(part / name), words[-1]]
+                # On a desktop that is in use, and in CI beside other work, this much compiling should give way.
+                if follow(["nice", *argv], said.append, env=_environment(), cwd=GOMOD) != 0:
+                    raise ArtifactFailed(f"building {name} failed:\n" + "\n".join(said[-12:]), "Run it again: what is compiled is kept")
+        store.finish(place, Provenance("e2e", version, "build", detail="k8s.io/kubernetes/test/e2e", seconds=watch.seconds))
+    return Suite(place)
+
+
+def _environment() -> dict[str, str]:
+    return {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": os.environ.get("GOTOOLCHAIN", "auto")}
+
+
+def _stamps(version: str) -> str:
+    major, minor, _ = version.removeprefix("v").split(".")
+    names = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    return " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in names.items())
