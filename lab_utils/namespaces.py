@@ -67,8 +67,8 @@ def look(node: Node, pids: Mapping[str, int]) -> list[Inhabitant]:
 def pids_of(node: Node, namespace: str, pod: str) -> dict[str, int]:
     """The pause process and the first process of each running container of a Pod, asked from the container runtime."""
 
-    def ask(*words: str) -> Any:
-        return json.loads(node.run(["crictl", *words, "-o", "json"], check=True).stdout)
+    def ask(command: str, *words: str) -> Any:  # crictl takes options only before names
+        return json.loads(node.run(["crictl", command, "-o", "json", *words], check=True).stdout)
 
     sandboxes = ask("pods", "--namespace", namespace, "--name", f"^{re.escape(pod)}$", "--state", "ready")["items"]
     if not sandboxes:

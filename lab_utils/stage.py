@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 from lab_utils.cluster import Cluster, connect
@@ -50,9 +51,13 @@ class Stage:
         words = ["exec", pod, *chosen, "--", "sh", "-c", command]
         return self.cluster.kubectl("--namespace", self.namespace, *words).stdout
 
+    def wait(self, what: str | Callable[[], Any], *, timeout: float = 120) -> None:
+        """Wait for a function to return something true, or for a condition such as "pod/web condition=Ready"."""
+        self.cluster.wait(f"{what} --namespace {self.namespace}" if isinstance(what, str) else what, timeout=timeout)
+
     def ready(self, *pods: str, timeout: float = 120) -> None:
         for pod in pods:
-            self.cluster.wait(f"pod/{pod} condition=Ready -n {self.namespace}", timeout=timeout)
+            self.wait(f"pod/{pod} condition=Ready", timeout=timeout)
 
     def close(self, *, wait: bool = False) -> None:
         """Remove the namespace with all that is in it."""

@@ -69,8 +69,8 @@ def node_of(lab: CheckContext, name: str) -> Node:
     return lab.node(pod["spec"]["nodeName"])
 
 
-def crictl(node: Node, *words: str) -> Any:
-    return json.loads(node.run(["crictl", *words, "-o", "json"], check=True).stdout)
+def crictl(node: Node, command: str, *words: str) -> Any:
+    return json.loads(node.run(["crictl", command, "-o", "json", *words], check=True).stdout)
 
 
 def restarts(pod: dict[str, Any]) -> dict[str, int]:
