@@ -33,6 +33,17 @@ class Leaf:
     pod: str
 
 
+@dataclass(frozen=True)
+class Tree:
+    """One chain that spreads packets over endpoints, and every way in that ends there."""
+
+    label: str
+    entries: tuple[tuple[str, str, str], ...]  # address, kind, the chains in between
+    chain: str
+    leaves: tuple[Leaf, ...]
+    nothing: str  # what happens to a packet if there is no endpoint
+
+
 def service(ruleset: Ruleset, name: str, topology: Topology | None = None) -> Drawing:
     """Every port of a Service ("namespace/name"), as the rules of one node have it."""
     ports = [port for port in ruleset.services if port.name.partition(":")[0] == name]
@@ -44,18 +55,70 @@ def service(ruleset: Ruleset, name: str, topology: Topology | None = None) -> Dr
     top = 40.0
     rows: list[tuple[str, ...]] = []
     for port in ports:
-        leaves = _leaves(port, topology)
-        top = _tree(canvas, ruleset, port, leaves, top)
-        rows += _rows(port, leaves)
+        for tree in _trees(ruleset, port, topology):
+            top = _paint(canvas, tree, top)
+            rows += _rows(tree)
     table = Table.of(("port", "comes in by", "endpoint", "Pod", "chain", "of what is left", "overall"), rows)
     ends = "; ".join(f"{row[2]} {row[6]}" for row in rows)
-    return canvas.finish(WIDTH, top + 6, title, f"How the rules lead from Service {name} to its endpoints: {ends or 'nowhere'}", table)
+    return canvas.finish(WIDTH, top + 6, title, f"How the rules lead from Service {name} to its endpoints: {ends}", table)
 
 
-def _leaves(port: Rules, topology: Topology | None) -> list[Leaf]:
+def _trees(ruleset: Ruleset, port: Rules, topology: Topology | None) -> list[Tree]:
+    """Ways in that end in the same chain make one tree. A Local policy has one for the node's own endpoints."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for address, kind, first in _entries(port):
+        chain, between = _follow(ruleset, first)
+        found.setdefault(chain, []).append((address, kind, between))
+    trees = []
+    for chain, entries in found.items():
+        leaves = _leaves(ruleset, chain, topology)
+        local = " on this node" if chain.startswith(("KUBE-SVL-", "KUBE-EXT-")) else ""
+        nothing = "rejected: the client gets an error" if port.rejected else f"dropped: no endpoint{local} is ready"
+        label = f"{port.port_name or 'the port'}, {port.protocol} {port.port or port.node_port}" + (
+            f", endpoints{local} only" if local else ""
+        )
+        trees.append(Tree(label, tuple(entries), chain, tuple(leaves), nothing))
+    return trees
+
+
+def _entries(port: Rules) -> list[tuple[str, str, str]]:
+    """The ways in: an address for people, what it is, and the chain that it jumps to."""
+    inside = next((rule.jump for rule in port.rules if rule.comment.endswith(" cluster IP") and rule.jump), "")
+    outside = port.chains.get("firewall") or port.chains.get("external") or inside
+    ways = [(f"{port.cluster_ip}:{port.port}", "ClusterIP", inside)] if port.cluster_ip else []
+    ways += [(f"{ip}:{port.port}", "load balancer", outside) for ip in port.load_balancer_ips]
+    ways += [(f"{ip}:{port.port}", "external IP", port.chains.get("external") or inside) for ip in port.external_ips]
+    ways += [(f"any node:{port.node_port}", "NodePort", port.chains.get("external") or inside)] if port.node_port else []
+    return ways
+
+
+def _follow(ruleset: Ruleset, chain: str) -> tuple[str, str]:
+    """Through the chains for outside traffic to the one that spreads what strangers send.
+
+    A Local policy has rules before it for the cluster's own Pods and for the node itself; those have conditions.
+    """
+    between: list[str] = []
+    chains = ruleset["nat"].chains
+    while chain.startswith(("KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-")) and chain in chains and chain not in between:
+        between.append(chain)
+        for rule in chains[chain]:
+            conditional = rule.source is not None or rule.match("addrtype") is not None
+            if (
+                rule.jump
+                and rule.jump.startswith(("KUBE-EXT-", "KUBE-SVC-", "KUBE-SVL-"))
+                and (not conditional or chain.startswith("KUBE-FW-"))
+            ):
+                chain = rule.jump
+                break
+    return chain, ", ".join(sorted({name[:8] for name in between}))
+
+
+def _leaves(ruleset: Ruleset, chain: str, topology: Topology | None) -> list[Leaf]:
+    if chain not in ruleset["nat"].chains or not chain.startswith(("KUBE-SVC-", "KUBE-SVL-")):
+        return []
     leaves = []
     left = Fraction(1)
-    for endpoint in port.endpoints or port.local_endpoints:
+    for endpoint in ruleset.endpoints(chain):
         ip = endpoint.address.rpartition(":")[0].strip("[]")
         pod = topology.pod_with_ip(ip) if topology else None
         own = endpoint.probability / left if left else Fraction(0)
@@ -66,82 +129,67 @@ def _leaves(port: Rules, topology: Topology | None) -> list[Leaf]:
     return leaves
 
 
-def _entries(port: Rules) -> list[tuple[str, str]]:
-    """The ways in: an address for people, and what it is."""
-    ways = [(f"{port.cluster_ip}:{port.port}", "ClusterIP")] if port.cluster_ip else []
-    ways += [(f"{ip}:{port.port}", "load balancer") for ip in port.load_balancer_ips]
-    ways += [(f"{ip}:{port.port}", "external IP") for ip in port.external_ips]
-    ways += [(f"any node:{port.node_port}", "NodePort")] if port.node_port else []
-    return ways
+def _rows(tree: Tree) -> list[tuple[str, ...]]:
+    by = ", ".join(f"{address} ({kind})" for address, kind, _ in tree.entries)
+    if not tree.leaves:
+        return [(tree.label, by, "none", "", "", "", tree.nothing)]
+    return [(tree.label, by, leaf.address, leaf.pod, leaf.chain, str(leaf.own), str(leaf.overall)) for leaf in tree.leaves]
 
 
-def _rows(port: Rules, leaves: list[Leaf]) -> list[tuple[str, ...]]:
-    by = ", ".join(f"{address} ({kind})" for address, kind in _entries(port))
-    name = f"{port.port_name or '-'} {port.protocol}"
-    if not leaves:
-        return [(name, by, "none: rejected" if port.rejected else "none", "", "", "", "")]
-    return [(name, by, leaf.address, leaf.pod, leaf.chain, str(leaf.own), str(leaf.overall)) for leaf in leaves]
-
-
-def _tree(canvas: Canvas, ruleset: Ruleset, port: Rules, leaves: list[Leaf], top: float) -> float:
-    shown = leaves[:MOST]
-    entries = _entries(port)
-    rows = max(len(shown), len(entries), 1)
-    label = f"{port.port_name or 'the port'}, {port.protocol} {port.port or port.node_port}"
-    canvas.text(12, top + 14, label, "strong", size=11.5)
+def _paint(canvas: Canvas, tree: Tree, top: float) -> float:
+    shown = tree.leaves[:MOST]
+    rows = max(len(shown), len(tree.entries), 1)
+    canvas.text(12, top + 14, tree.label, "strong", size=11.5)
     for (x, _), head in zip(
         COLUMNS, ("comes in at", "one chain for the Service", "one chain for each endpoint", "destination becomes"), strict=True
     ):
         canvas.text(x, top + 34, head, "soft", size=10)
     start = top + HEAD - 8
     middle_y = start + rows * ROW / 2
-    chain = port.chains.get("cluster") or port.chains.get("local") or ""
-    external = port.chains.get("external")
-    for index, (address, kind) in enumerate(entries):
-        y = middle_y + (index - (len(entries) - 1) / 2) * ROW
+    for index, (address, kind, between) in enumerate(tree.entries):
+        y = middle_y + (index - (len(tree.entries) - 1) / 2) * ROW
         x, width = COLUMNS[0]
         through = "KUBE-NODEPORTS" if kind == "NodePort" else "KUBE-SERVICES"
         _box(canvas, x, y, width, address, f"{kind}, in {through}", "link s-linkline")
-        by = external if external and kind != "ClusterIP" else ""
         canvas.curve(x + width, y, COLUMNS[1][0], middle_y, "s-cable", width=1.6)
-        if by:
-            _on_edge(canvas, (x + width + COLUMNS[1][0]) / 2, (y + middle_y) / 2, "via KUBE-EXT")
-    if not leaves:
-        x, width = COLUMNS[1]
-        words = ("rejected", "no endpoints: the client gets an error") if port.rejected else ("nothing", "no endpoint is ready")
-        _box(canvas, x, middle_y, width + 40, *words, "none s-bad")
-        return start + rows * ROW + 8
+        if between:
+            canvas.text((x + width + COLUMNS[1][0]) / 2, (y + middle_y) / 2 + 3, between, "soft halo s-ground", size=9, anchor="middle")
     x, width = COLUMNS[1]
-    _box(canvas, x, middle_y, width, chain, f"{len(leaves)} endpoint{'s' if len(leaves) != 1 else ''}", "bridge s-bridgeline")
+    if not shown:
+        _box(canvas, x, middle_y, width + 90, tree.nothing.partition(":")[0], tree.nothing.partition(": ")[2], "none s-bad")
+        return start + rows * ROW + 8
+    _box(
+        canvas, x, middle_y, width, tree.chain, f"{len(tree.leaves)} endpoint{'s' if len(tree.leaves) != 1 else ''}", "bridge s-bridgeline"
+    )
     offset = start + (rows - len(shown)) * ROW / 2
     for index, leaf in enumerate(shown):
-        y = offset + index * ROW + ROW / 2
-        x1, x2 = COLUMNS[1][0] + COLUMNS[1][1], COLUMNS[2][0]
-        canvas.curve(x1, middle_y, x2, y, "s-lit1", width=1.2 + 3.2 * float(leaf.overall))
-        _box(canvas, x2, y, COLUMNS[2][1], leaf.chain, f"rule {index + 1} of {len(leaves)}", "tunnel s-tunnelline")
-        x3, x4 = x2 + COLUMNS[2][1], COLUMNS[3][0]
-        canvas.line([(x3, y), (x4, y)], "s-cable", width=1.6, arrow="cable")
-        canvas.text((x3 + x4) / 2, y - 5, "DNAT", "soft", size=9, anchor="middle")
-        _box(canvas, x4, y, COLUMNS[3][1], leaf.address, leaf.pod or "no Pod of this address was read", "pod s-podline")
+        _paint_leaf(canvas, leaf, f"rule {index + 1} of {len(tree.leaves)}", middle_y, offset + (index + 0.5) * ROW)
     for index, leaf in enumerate(shown):  # on top of every curve
-        y = offset + index * ROW + ROW / 2
-        left = "all the rest" if index == len(leaves) - 1 and index else f"{leaf.own} of the rest" if index else f"{leaf.own} of all"
-        with canvas.group(f"rule {index + 1} takes {leaf.own} of the packets that come to it; that is {leaf.overall} of all"):
-            canvas.badge(COLUMNS[2][0] - 22, y, str(leaf.overall), "lit1")
-            if len(leaves) > 1:
-                above = index < len(shown) / 2
-                canvas.text(COLUMNS[2][0] - 8, y - 12 if above else y + 20, left, "soft halo s-ground", size=9, anchor="end")
+        _paint_chance(canvas, leaf, index, len(tree.leaves), len(shown), offset + (index + 0.5) * ROW)
     bottom = start + rows * ROW + 8
-    if len(leaves) > len(shown):
-        canvas.text(COLUMNS[2][0], bottom, f"… and {len(leaves) - len(shown)} more; the table has them", "soft", size=10)
+    if len(tree.leaves) > len(shown):
+        canvas.text(COLUMNS[2][0], bottom, f"… and {len(tree.leaves) - len(shown)} more; the table has them", "soft", size=10)
         bottom += 14
     return bottom
 
 
-def _on_edge(canvas: Canvas, x: float, y: float, words: str) -> None:
-    wide = len(words) * 5.6 + 10
-    canvas.rect(x - wide / 2, y - 8, wide, 15, "ground s-frame", radius=7)
-    canvas.text(x, y + 3, words, "soft", size=9, anchor="middle")
+def _paint_leaf(canvas: Canvas, leaf: Leaf, rule: str, from_y: float, y: float) -> None:
+    begin, x = COLUMNS[1][0] + COLUMNS[1][1], COLUMNS[2][0]
+    canvas.curve(begin, from_y, x, y, "s-lit1", width=1.2 + 3.2 * float(leaf.overall))
+    _box(canvas, x, y, COLUMNS[2][1], leaf.chain, rule, "tunnel s-tunnelline")
+    end, last = x + COLUMNS[2][1], COLUMNS[3][0]
+    canvas.line([(end, y), (last, y)], "s-cable", width=1.6, arrow="cable")
+    canvas.text((end + last) / 2, y - 5, "DNAT", "soft", size=9, anchor="middle")
+    _box(canvas, last, y, COLUMNS[3][1], leaf.address, leaf.pod or "no Pod of this address was read", "pod s-podline")
+
+
+def _paint_chance(canvas: Canvas, leaf: Leaf, index: int, count: int, shown: int, y: float) -> None:
+    left = f"{leaf.own} of all" if index == 0 else "all the rest" if index == count - 1 else f"{leaf.own} of the rest"
+    with canvas.group(f"rule {index + 1} takes {leaf.own} of the packets that come to it; that is {leaf.overall} of all"):
+        canvas.badge(COLUMNS[2][0] - 22, y, str(leaf.overall), "lit1")
+        if count > 1:
+            above = index < shown / 2
+            canvas.text(COLUMNS[2][0] - 8, y - 12 if above else y + 20, left, "soft halo s-ground", size=9, anchor="end")
 
 
 def _box(canvas: Canvas, x: float, y: float, width: float, first: str, second: str, classes: str) -> None:

@@ -200,7 +200,7 @@ def _footer(topology: Topology, node: str, hidden: int, width: float) -> list[st
     if own := [pod.name for pod in pods if pod.host_network]:
         lines += wrap(f"On the node's own network: {', '.join(own)}", length)
     drawn = {item.pod.key for section in sections(topology, node) for item in section.items if item.pod}
-    if loose := [pod.name for pod in pods if not pod.host_network and pod.key not in drawn and pod.phase in ("Running", "Pending", "")]:
+    if loose := [pod.name for pod in pods if not pod.host_network and pod.key not in drawn]:
         lines += wrap(f"Not joined to a device that was read: {', '.join(loose)}", length)
     return lines
 

@@ -242,7 +242,7 @@ def _tell(canvas: Canvas, leg: Leg, top: float, width: float, *, reasons: bool) 
         canvas.badge(PAD + 14, top + 8, f"{leg.label}{leg.first + index}", "bad" if hop.kind == "lost" else colour)
         canvas.text(PAD + 34, top + 12, where, "mono strong", size=10)
         top += 13
-        lines = [(line, "", 10.5) for line in wrap(hop.what, int((width - 60) / 6.1))]
+        lines = [(line, "", 10.5) for line in wrap(hop.what, int((width - 60) / 5.7))]
         lines += [(line, "mono soft", 9.5) for reason in hop.why if reasons for line in wrap(reason, int((width - 60) / 5.75))]
         for words, classes, size in lines:
             canvas.text(PAD + 34, top + 12, words, classes, size=size)

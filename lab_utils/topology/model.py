@@ -126,7 +126,7 @@ class Topology:
         """By "namespace/name", by a name that only one Pod has, or by IP."""
         if name in self.pods:
             return self.pods[name]
-        fitting = [pod for pod in self.pods.values() if name == pod.name or (name in pod.ips and not pod.host_network)]
+        fitting = [pod for pod in self.pods.values() if name == pod.name or (name in pod.ips and not pod.host_network and not pod.over)]
         if len(fitting) == 1:
             return fitting[0]
         if fitting:
@@ -146,10 +146,11 @@ class Topology:
         raise BadInput(f"there is no Service {key!r}", f"There are: {', '.join(self.services) or 'none'}")
 
     def pods_on(self, node: str) -> list[Pod]:
-        return [pod for pod in self.pods.values() if pod.node == node]
+        """The Pods that a node has now; those that have ended are left out."""
+        return [pod for pod in self.pods.values() if pod.node == node and not pod.over]
 
     def pod_with_ip(self, ip: str) -> Pod | None:
-        return next((pod for pod in self.pods.values() if ip in pod.ips and not pod.host_network), None)
+        return next((pod for pod in self.pods.values() if ip in pod.ips and not pod.host_network and not pod.over), None)
 
     def service_with_ip(self, ip: str) -> Service | None:
         return next((service for service in self.services.values() if ip in service.ips), None)

@@ -27,6 +27,11 @@ class Pod:
     def ip(self) -> str:
         return self.ips[0] if self.ips else ""
 
+    @property
+    def over(self) -> bool:
+        """Its containers have ended for good. The API still shows its IP, which another Pod may have by now."""
+        return self.phase in ("Succeeded", "Failed")
+
 
 @dataclass(frozen=True)
 class ServicePort:

@@ -271,6 +271,7 @@ def crowded(recorded: Snapshot, each: int) -> Topology:
         links = [line for line in one.outputs["link"] if not line["ifname"].startswith("veth")]
         pattern: dict[str, Any] = next(line for line in one.outputs["link"] if line["ifname"].startswith("veth"))
         inside: dict[str, Any] = next(line for line in one.sandboxes[0].outputs["link"] if line["ifname"] == "eth0")  # type: ignore[index]
+        addresses = [line for line in one.outputs["addr"] if not line["ifname"].startswith("veth")]
         boxes = []
         for pod in range(each):
             inode = 1000 * (number + 1) + pod
@@ -280,5 +281,7 @@ def crowded(recorded: Snapshot, each: int) -> Topology:
             boxes.append(Sandbox(f"{inode}", "default", f"web-{number}-{pod}", 1, inode, outputs))
         nsids = [{"nsid": pod + 1, "name": f"cni-{number}-{pod}"} for pod in range(each)]
         names = {f"cni-{number}-{pod}": 1000 * (number + 1) + pod for pod in range(each)}
-        nodes.append(replace(one, sandboxes=tuple(boxes), names=names, outputs={**one.outputs, "link": links, "nsids": nsids}))
+        nodes.append(
+            replace(one, sandboxes=tuple(boxes), names=names, outputs={**one.outputs, "link": links, "addr": addresses, "nsids": nsids})
+        )
     return Topology.from_snapshot(replace(recorded, nodes=tuple(nodes), pods=()))
