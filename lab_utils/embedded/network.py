@@ -153,6 +153,17 @@ def remove(plan: Plan, nodes: list[str]) -> None:
             run(["ip", "netns", "delete", name], check=False)
 
 
+def index_of(cluster: str) -> int:
+    """Which `kioN` leads to the cluster's switch, asked of the kernel; -1 when there is none. For a record that was lost."""
+    lan = Plan(cluster, -1, "0.0.0.0/24").lan
+    ids = {item["name"]: item.get("id") for item in json.loads(run(["ip", "-j", "netns", "list"]).stdout or "[]")}
+    for link in json.loads(run(["ip", "-j", "link"]).stdout):
+        number = link["ifname"].removeprefix("kio")
+        if number.isdigit() and lan in ids and link.get("link_netnsid") == ids[lan]:
+            return int(number)
+    return -1
+
+
 def nameservers() -> list[str]:
     """Name servers that a node can reach too: one on the host's loopback is of no use to it."""
     for file in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):

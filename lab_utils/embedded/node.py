@@ -119,13 +119,14 @@ def boot(state: State, node: str) -> None:
 
 
 def wait_booted(state: State, node: str, seconds: float = 60) -> None:
-    """Wait until containerd's socket and sshd are there."""
+    """Wait until sshd listens and containerd says that it is ready (its socket is there before it answers)."""
     deadline = time.monotonic() + seconds * patience()
     while time.monotonic() < deadline:
         pid = init_pid(state, node)
         root = Path(f"/proc/{pid}/root")
         try:
-            if pid and (root / "run/containerd/containerd.sock").exists() and (root / "run/sshd.pid").exists():
+            listening = pid and (root / "run/containerd/containerd.sock").exists() and (root / "run/sshd.pid").exists()
+            if listening and inside(state, node, ["systemctl", "is-active", "--quiet", "containerd"], check=False).ok:
                 return
         except OSError:
             pass

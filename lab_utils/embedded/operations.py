@@ -71,7 +71,8 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 def _plan(request: dict[str, Any]) -> State:
     others = state.all_states()
-    index = next(i for i in range(1000) if i not in {other.index for other in others})
+    taken = {other.index for other in others}
+    index = next(i for i in range(1000) if i not in taken and not Path(f"/sys/class/net/kio{i}").exists())
     subnet = network.free_subnet([*network.subnets_in_use(), *(other.subnet for other in others)], index)
     options = {key: request[key] for key in ("proxy_mode", "host_key", "host_key_public", "authorized_key", "kubernetes", "images", "bare")}
     new = State(
@@ -297,7 +298,7 @@ def _remove(known: State) -> None:
 def _guess(name: str) -> State:
     """A state whose record is unreadable: everything that carries its name is still found by that name."""
     nodes = ["cp", *(f"w{i}" for i in range(1, 6))]
-    guess = State(name, -1, "0.0.0.0/24", nodes, "", "", "")
+    guess = State(name, network.index_of(name), "0.0.0.0/24", nodes, "", "", "")
     guess.groups = {each: [str(group) for group in cgroups.place(guess.unit(each)).groups] for each in nodes}
     return guess
 

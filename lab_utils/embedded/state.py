@@ -85,7 +85,13 @@ def load(name: str) -> State | None:
 
 
 def all_states() -> list[State]:
-    found = [load(path.parent.name) for path in sorted(root_state_dir().glob("*/state.json"))]
+    """Every cluster whose record can be read: one that cannot is no reason to fail for the others."""
+    found = []
+    for path in sorted(root_state_dir().glob("*/state.json")):
+        try:
+            found.append(load(path.parent.name))
+        except BadInput:
+            continue
     return [state for state in found if state]
 
 

@@ -28,20 +28,26 @@ RESTLESS = (
 def look() -> dict[str, set[str]]:
     """Everything of interest, as sets of lines."""
     return {
-        "mounts": {line.split()[1] + " " + line.split()[2] for line in Path("/proc/self/mounts").read_text().splitlines()},
-        "namespaces": set(run(["ip", "netns", "list"]).stdout.splitlines()),
+        "mounts": {line for line in mounts() if ours_or_no_namespace(line)},
+        "namespaces": {line for line in run(["ip", "netns", "list"]).stdout.splitlines() if line.startswith("kio-")},
         "links": {line.split()[0].split("@")[0] for line in run(["ip", "-br", "link"]).stdout.splitlines()},
         "routes": set(run(["ip", "route", "show", "table", "all"]).stdout.splitlines()),
         "rules": set(run(["nft", "list", "ruleset"]).stdout.splitlines()),
-        "cgroups": {folder for folder, _, _ in os.walk("/sys/fs/cgroup") if "kio" in folder},
-        "processes": {
-            line for line in run(["ps", "-eo", "args="]).stdout.splitlines() if line.split()[0].rpartition("/")[2] in NODE_PROGRAMS
-        },
+        # The groups of nodes, not what lives in them: Pods of another cluster come and go meanwhile.
+        "cgroups": {folder for folder, _, _ in os.walk("/sys/fs/cgroup") if Path(folder).name.startswith("kio-")},
+        # A node's processes are all in its groups; only the launchers could outlive those.
+        "launchers": {line for line in run(["ps", "-eo", "args="]).stdout.splitlines() if "lab_utils/embedded/boot.sh" in line},
         "sysctls": sysctls(),
     }
 
 
-NODE_PROGRAMS = {"kubelet", "containerd", "etcd", "kube-apiserver", "kube-scheduler", "unshare", "boot.sh", "flanneld", "kube-proxy"}
+def mounts() -> list[str]:
+    return [" ".join(line.split()[1:3]) for line in Path("/proc/self/mounts").read_text().splitlines()]
+
+
+def ours_or_no_namespace(mount: str) -> bool:
+    """Namespaces that other tests made for themselves are theirs to remove."""
+    return not mount.startswith("/run/netns/") or mount.startswith("/run/netns/kio-")
 
 
 def sysctls() -> set[str]:

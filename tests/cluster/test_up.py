@@ -77,7 +77,7 @@ def test_a_cluster_ip_answers_from_every_node(cluster: Cluster, web: str) -> Non
 
 
 def test_a_pod_resolves_names_and_reaches_the_service_by_name(cluster: Cluster, web: str) -> None:
-    said = cluster.kubectl("exec", "-n", web, "client", "--", "wget", "-qO-", "-T", "5", f"http://web.{web}.svc.cluster.local/hostname")
+    said = cluster.kubectl("exec", "-n", web, "client", "--", "wget", "-qO-", f"http://web.{web}.svc.cluster.local/hostname")
     assert said.stdout.startswith("web-")
     looked_up = cluster.kubectl("exec", "-n", web, "client", "--", "nslookup", "kubernetes.default.svc.cluster.local")
     assert "10.96.0.1" in looked_up.stdout
