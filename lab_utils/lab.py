@@ -93,7 +93,7 @@ class Lab(Workspace):
         """All steps, and how far you are."""
         return progress_table(self.spec, self.store.progress())
 
-    def inject(self, fault: str, **options: Any) -> Note:
+    def inject(self, fault: str, /, **options: Any) -> Note:
         """Break something, to be found and mended. `lab.reset()` undoes it in any case."""
         if self.graded:
             return Note(f"the grader has injected the fault {fault!r}", status="")

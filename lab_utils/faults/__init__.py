@@ -60,7 +60,7 @@ def fault(name: str) -> Fault:
     return known[name]
 
 
-def inject(lab: Workspace, name: str, **options: Any) -> Plan:
+def inject(lab: Workspace, name: str, /, **options: Any) -> Plan:
     """Break something, after writing down how to mend it. The same fault injected again is undone first: a cell may be run twice."""
     kind = fault(name)
     options = {key: lab.fill(value) if isinstance(value, str) else value for key, value in options.items()}
