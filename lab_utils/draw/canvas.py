@@ -85,7 +85,8 @@ def _style() -> str:
         f"@media (prefers-color-scheme:dark){{{me}{{{_variables(DARK)}}}}}"
         f'html[data-theme="light"] {me},[data-jp-theme-light="true"] {me}{{{_variables(LIGHT)}}}'
         f'html[data-theme="dark"] {me},[data-jp-theme-light="false"] {me}{{{_variables(DARK)}}}'
-        f"@media print{{{me},html[data-theme] {me},[data-jp-theme-light] {me}{{{_variables(LIGHT)}}}}}"
+        f"@media print{{{me},html[data-theme] {me},[data-jp-theme-light] {me}{{{_variables(LIGHT)}}}"
+        f"{me}{{max-height:94vh;min-width:0!important}}}}"  # on one page of paper, whole
         f"{me} text{{font-family:{SANS};fill:{LIGHT['ink']};fill:var(--ink)}}{me} .mono{{font-family:{MONO}}}"
         f"{me} .strong{{font-weight:600}}{me} .halo{{paint-order:stroke;stroke-width:4px;stroke-linejoin:round}}"
         f"{me} .none{{fill:none}}{me} .dim{{opacity:.45}}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -10,10 +11,11 @@ from lab_utils.draw.canvas import Canvas, Drawing
 from lab_utils.draw.table import Table
 from lab_utils.draw.text import middle
 from lab_utils.errors import BadInput
+from lab_utils.iptables import Ruleset
 
 if TYPE_CHECKING:
-    from lab_utils.iptables import Ruleset
     from lab_utils.iptables import Service as Rules
+    from lab_utils.nft import NftRuleset
     from lab_utils.topology import Topology
 
 ROW, BOX, HEAD = 46.0, 34.0, 52.0
@@ -44,41 +46,75 @@ class Tree:
     nothing: str  # what happens to a packet if there is no endpoint
 
 
-def service(ruleset: Ruleset, name: str, topology: Topology | None = None) -> Drawing:
-    """Every port of a Service ("namespace/name"), as the rules of one node have it."""
-    ports = [port for port in ruleset.services if port.name.partition(":")[0] == name]
-    if not ports:
+def service(ruleset: Ruleset | NftRuleset, name: str, topology: Topology | None = None) -> Drawing:
+    """Every port of a Service ("namespace/name"), as the rules of one node have it.
+
+    The rules of kube-proxy's nftables mode do not name their Services so plainly: there the topology is needed too.
+    """
+    trees = _trees(ruleset, name, topology) if isinstance(ruleset, Ruleset) else list(_traced(ruleset, name, topology))
+    if not trees:
         raise BadInput(f"no rule speaks of a Service {name!r}", "Headless Services and those of type ExternalName have no rules")
     canvas = Canvas()
     title = f"Service {name} in the rules"
     canvas.text(12, 27, title, "strong", size=14)
     top = 40.0
     rows: list[tuple[str, ...]] = []
-    for port in ports:
-        for tree in _trees(ruleset, port, topology):
-            top = _paint(canvas, tree, top)
-            rows += _rows(tree)
+    for tree in trees:
+        top = _paint(canvas, tree, top)
+        rows += _rows(tree)
     table = Table.of(("port", "comes in by", "endpoint", "Pod", "chain", "of what is left", "overall"), rows)
     ends = "; ".join(f"{row[2]} {row[6]}" for row in rows)
     return canvas.finish(WIDTH, top + 6, title, f"How the rules lead from Service {name} to its endpoints: {ends}", table)
 
 
-def _trees(ruleset: Ruleset, port: Rules, topology: Topology | None) -> list[Tree]:
+def _trees(ruleset: Ruleset, name: str, topology: Topology | None) -> list[Tree]:
     """Ways in that end in the same chain make one tree. A Local policy has one for the node's own endpoints."""
-    found: dict[str, list[tuple[str, str, str]]] = {}
-    for address, kind, first in _entries(port):
-        chain, between = _follow(ruleset, first)
-        found.setdefault(chain, []).append((address, kind, between))
     trees = []
-    for chain, entries in found.items():
-        leaves = _leaves(ruleset, chain, topology)
-        local = " on this node" if chain.startswith(("KUBE-SVL-", "KUBE-EXT-")) else ""
-        nothing = "rejected: the client gets an error" if port.rejected else f"dropped: no endpoint{local} is ready"
-        label = f"{port.port_name or 'the port'}, {port.protocol} {port.port or port.node_port}" + (
-            f", endpoints{local} only" if local else ""
-        )
-        trees.append(Tree(label, tuple(entries), chain, tuple(leaves), nothing))
+    for port in ruleset.services:
+        if port.name.partition(":")[0] != name:
+            continue
+        found: dict[str, list[tuple[str, str, str]]] = {}
+        for address, kind, first in _entries(port):
+            chain, between = _follow(ruleset, first)
+            found.setdefault(chain, []).append((address, kind, between))
+        for chain, entries in found.items():
+            leaves = _leaves(ruleset, chain, topology)
+            local = " on this node" if chain.startswith(("KUBE-SVL-", "KUBE-EXT-")) else ""
+            nothing = "rejected: the client gets an error" if port.rejected else f"dropped: no endpoint{local} is ready"
+            label = f"{port.port_name or 'the port'}, {port.protocol} {port.port or port.node_port}" + (
+                f", endpoints{local} only" if local else ""
+            )
+            trees.append(Tree(label, tuple(entries), chain, tuple(leaves), nothing))
     return trees
+
+
+def _traced(ruleset: NftRuleset, name: str, topology: Topology | None) -> Iterator[Tree]:
+    """The same for any rules: send a packet to each port, and see where it goes."""
+    from lab_utils.trace import Packet, trace
+
+    if topology is None:
+        raise BadInput("to find a Service in nftables rules, its address is needed", "Give the topology too")
+    wanted = topology.service(name)
+    endpoints = set(wanted.endpoints)
+    client = next((pod.ip for pod in topology.pods.values() if pod.netns in topology.pods and pod.ip and pod.ip not in endpoints), "")
+    for port in wanted.ports:
+        for ip in wanted.ips:
+            source = client if client and (":" in client) == (":" in ip) else "2001:db8::1" if ":" in ip else "192.0.2.1"
+            result = trace(ruleset, Packet(source, ip, port.port, protocol=port.protocol), origin="pod")
+            leaves = []
+            between = chain = ""
+            for end in result.destinations:
+                jumps = [step.chain for step in end.steps if step.matched and step.chain and "dnat" in step.rule]
+                passed = list(dict.fromkeys(step.chain for step in end.steps if step.matched and step.chain))
+                home = jumps[-1] if jumps else ""
+                before = passed[: passed.index(home)] if home in passed else passed
+                between, chain = (before[-2] if len(before) > 1 else ""), (before[-1] if before else "")
+                leaves.append(Leaf(end.address, home, Fraction(end.probability), Fraction(end.probability), _pod_at(end.address, topology)))
+            address = f"[{ip}]:{port.port}" if ":" in ip else f"{ip}:{port.port}"
+            nothing = "rejected: the client gets an error" if result.verdict == "REJECT" else "nothing: no rule rewrites the destination"
+            yield Tree(
+                f"{port.name or 'the port'}, {port.protocol} {port.port}", ((address, "ClusterIP", between),), chain, tuple(leaves), nothing
+            )
 
 
 def _entries(port: Rules) -> list[tuple[str, str, str]]:
@@ -119,14 +155,15 @@ def _leaves(ruleset: Ruleset, chain: str, topology: Topology | None) -> list[Lea
     leaves = []
     left = Fraction(1)
     for endpoint in ruleset.endpoints(chain):
-        ip = endpoint.address.rpartition(":")[0].strip("[]")
-        pod = topology.pod_with_ip(ip) if topology else None
         own = endpoint.probability / left if left else Fraction(0)
-        leaves.append(
-            Leaf(endpoint.address, endpoint.chain, own, endpoint.probability, f"{middle(pod.name, 24)} on {pod.node}" if pod else "")
-        )
+        leaves.append(Leaf(endpoint.address, endpoint.chain, own, endpoint.probability, _pod_at(endpoint.address, topology)))
         left -= endpoint.probability
     return leaves
+
+
+def _pod_at(address: str, topology: Topology | None) -> str:
+    pod = topology.pod_with_ip(address.rpartition(":")[0].strip("[]")) if topology else None
+    return f"{middle(pod.name, 24)} on {pod.node}" if pod else ""
 
 
 def _rows(tree: Tree) -> list[tuple[str, ...]]:
@@ -149,8 +186,8 @@ def _paint(canvas: Canvas, tree: Tree, top: float) -> float:
     for index, (address, kind, between) in enumerate(tree.entries):
         y = middle_y + (index - (len(tree.entries) - 1) / 2) * ROW
         x, width = COLUMNS[0]
-        through = "KUBE-NODEPORTS" if kind == "NodePort" else "KUBE-SERVICES"
-        _box(canvas, x, y, width, address, f"{kind}, in {through}", "link s-linkline")
+        through = "in KUBE-NODEPORTS" if kind == "NodePort" else "in KUBE-SERVICES"
+        _box(canvas, x, y, width, address, f"{kind}, {through if tree.chain.startswith('KUBE-') else 'in a map'}", "link s-linkline")
         canvas.curve(x + width, y, COLUMNS[1][0], middle_y, "s-cable", width=1.6)
         if between:
             canvas.text((x + width + COLUMNS[1][0]) / 2, (y + middle_y) / 2 + 3, between, "soft halo s-ground", size=9, anchor="middle")
@@ -184,7 +221,7 @@ def _paint_leaf(canvas: Canvas, leaf: Leaf, rule: str, from_y: float, y: float) 
 
 
 def _paint_chance(canvas: Canvas, leaf: Leaf, index: int, count: int, shown: int, y: float) -> None:
-    left = f"{leaf.own} of all" if index == 0 else "all the rest" if index == count - 1 else f"{leaf.own} of the rest"
+    left = f"{leaf.own} of all" if leaf.own == leaf.overall else "all the rest" if leaf.own == 1 else f"{leaf.own} of the rest"
     with canvas.group(f"rule {index + 1} takes {leaf.own} of the packets that come to it; that is {leaf.overall} of all"):
         canvas.badge(COLUMNS[2][0] - 22, y, str(leaf.overall), "lit1")
         if count > 1:
