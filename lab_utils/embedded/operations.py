@@ -26,6 +26,11 @@ from lab_utils.run import run
 
 NETNS = str(network.NETNS_DIR)  # a key of State.host_before
 
+# systemd, containerd, kubelet and others of a node hold about fifteen of these each, and the kernel's 128 are for all of root's
+# processes on the machine: the third cluster's kubelets would end with "inotify_init: too many open files".
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+INOTIFY_ENOUGH = 8192
+
 
 def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Everything that a first cluster needs, from the cache or made now; where it lies."""
@@ -259,17 +264,24 @@ def describe(known: State, kubeconfig: str) -> dict[str, Any]:
 def _wire(known: State) -> None:
     """The network, the way out, and what the host said before."""
     known.host_before.setdefault(NETNS, "mounted" if network.NETNS_DIR.is_mount() else "not mounted")
+    _remember(known, INOTIFY)
     known.save()
+    if int(INOTIFY.read_text()) < INOTIFY_ENOUGH:
+        INOTIFY.write_text(str(INOTIFY_ENOUGH))
     network.make(known.plan, known.nodes)
     known.outside = known.outside or network.uplink()
     if known.outside:
         file = network.forwarding_files(known.plan, known.outside)[1]
-        # Another cluster may have switched it on: then it is that one's record which holds the host's own value.
-        elsewhere = [other.host_before[str(file)] for other in state.all_states() if str(file) in other.host_before]
-        known.host_before.setdefault(str(file), elsewhere[0] if elsewhere else file.read_text().strip())
+        _remember(known, file)
         known.forward_rules = known.forward_rules or network.forward_is_closed()
         known.save()
         network.open_way_out(known.plan, known.outside, through_forward_chain=known.forward_rules)
+
+
+def _remember(known: State, file: Path) -> None:
+    """What the host said. Another cluster may have changed it already: then it is that one's record which holds the host's own value."""
+    elsewhere = [other.host_before[str(file)] for other in state.all_states() if str(file) in other.host_before]
+    known.host_before.setdefault(str(file), elsewhere[0] if elsewhere else file.read_text().strip())
 
 
 def _boot(known: State, names: list[str]) -> None:
