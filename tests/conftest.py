@@ -45,7 +45,7 @@ def cluster(progress: Progress) -> Iterator[Cluster]:
     usable = provider(PROVIDER).usability()
     if not usable.usable:
         pytest.skip(f"no real cluster can run here: {usable.why}; {usable.mend}")
-    name = "suite"
+    name = f"suite-{os.getpid()}"  # two suites at once on one machine do not share one
     try:
         made = provider(PROVIDER).up(ClusterSpec(name, workers=2), progress)
     except LabError as error:

@@ -72,4 +72,7 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:  # a full disk, a file that may not be read: the system's own words, and which file
+        click.echo(f"lab: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,126 @@
+"""What a person types wrong gets one clear line, exit code 2, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from lab_utils.cli import COMMANDS
+
+
+def lab(*words: str, state: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "LAB_STATE": str(state), **environment}
+    env.pop("LAB_CLUSTER", None)
+    return subprocess.run([sys.executable, "-m", "lab_utils", *words], capture_output=True, text=True, timeout=120, env=env)
+
+
+MISTAKES = {
+    "a name with a slash": (["up", "--name", "../etc"], "cannot name a cluster"),
+    "a name in capitals": (["up", "--name", "Lab"], "cannot name a cluster"),
+    "an empty name": (["up", "--name", ""], "cannot name a cluster"),
+    "a very long name": (["up", "--name", "a" * 60], "cannot name a cluster"),
+    "too many workers": (["up", "--workers", "9"], "0<=x<=5"),
+    "a word for a number": (["up", "--workers", "two"], "two"),
+    "an unknown provider": (["up", "--provider", "clouds"], "there is no provider named 'clouds'"),
+    "an unknown proxy mode": (["up", "--proxy-mode", "ipvs"], "ipvs"),
+    "an unknown cluster": (["status", "--name", "nowhere"], "there is no cluster named 'nowhere'"),
+    "a shell on nothing": (["ssh", "cp"], "there is no cluster here"),
+    "kubectl for nothing": (["kubectl", "--", "get", "nodes"], "there is no cluster here"),
+    "reset of nothing": (["reset"], "there is no cluster named 'lab'"),
+    "the kubeconfig of nothing": (["kubeconfig", "--name", "nowhere"], "there is no cluster named 'nowhere'"),
+    "an image that is not there": (["load", "missing.tar"], "there is no file missing.tar"),
+    "a name and all": (["down", "--name", "lab", "--all"], "both given"),
+    "an unknown command": (["frobnicate"], "frobnicate"),
+    "diagnosing nothing": (["diagnose"], "there is no cluster here"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_clear_line(mistake: str, tmp_path: Path) -> None:
+    words, expected = MISTAKES[mistake]
+    said = lab(*words, state=tmp_path)
+    assert said.returncode == 2, said.stderr
+    assert expected in said.stderr
+    assert "Traceback" not in said.stderr
+    assert said.stdout == ""
+    assert not list(tmp_path.rglob("*.json")), "nothing was recorded"
+
+
+def test_removing_what_is_not_there_is_no_mistake(tmp_path: Path) -> None:
+    assert lab("down", "--name", "nowhere", state=tmp_path).returncode == 0
+
+
+def test_no_cluster_is_a_healthy_state(tmp_path: Path) -> None:
+    said = lab("status", "--json", state=tmp_path)
+    assert said.returncode == 0
+    assert json.loads(said.stdout) == {"clusters": []}
+
+
+def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
+    record = tmp_path / "clusters/lab/cluster.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"name": "lab", "prov')
+    said = lab("ssh", "cp", state=tmp_path)
+    assert said.returncode == 2
+    assert str(record) in said.stderr and "lab down" in said.stderr and "Traceback" not in said.stderr
+
+
+def test_doctor_tells_programs_what_can_run(tmp_path: Path) -> None:
+    said = lab("doctor", "--json", state=tmp_path)
+    report = json.loads(said.stdout)
+    assert {"name", "usable", "why"} <= set(report["providers"][0])
+    usable = [each["name"] for each in report["providers"] if each["usable"]]
+    assert said.returncode == (0 if usable else 2)
+    assert report["recommended"] == (usable[0] if usable else None)
+
+
+def test_doctor_names_what_is_missing_and_the_command_that_helps(tmp_path: Path) -> None:
+    bare = tmp_path / "bin"
+    bare.mkdir()
+    (bare / "ip").symlink_to(shutil.which("true") or "/bin/true")
+    said = lab("doctor", "--json", state=tmp_path, PATH=str(bare))
+    embedded = next(each for each in json.loads(said.stdout)["providers"] if each["name"] == "embedded")
+    assert not embedded["usable"] and "nftables" in embedded["why"] and "apt-get install" in embedded["mend"]
+    assert said.returncode == 2
+
+
+def as_nobody(words: list[str], state: Path) -> subprocess.CompletedProcess[str]:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else for this test")
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable]
+    env = {"PATH": os.environ["PATH"], "LAB_STATE": str(state), "LAB_CACHE": str(state / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    if subprocess.run([*nobody, "-c", "import lab_utils"], capture_output=True, env=env).returncode != 0:
+        pytest.skip("another user cannot read this checkout or its Python")
+    return subprocess.run([*nobody, "-m", "lab_utils", *words], capture_output=True, text=True, env=env, timeout=60)
+
+
+def test_without_root_and_without_sudo_nothing_is_tried() -> None:
+    if shutil.which("sudo"):
+        pytest.skip("this machine has sudo, so the case does not arise")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        said = as_nobody(["up"], Path(folder))
+        assert said.returncode == 2
+        assert "needs root" in said.stderr and "Traceback" not in said.stderr
+        assert not list(Path(folder).rglob("*.json"))
+
+
+def test_a_folder_that_may_not_be_read_is_named() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        said = as_nobody(["status"], Path(folder) / "state")
+        assert said.returncode == 2
+        assert "Permission denied" in said.stderr and folder in said.stderr and "Traceback" not in said.stderr
+
+
+def test_every_command_explains_itself(tmp_path: Path) -> None:
+    for name in COMMANDS:
+        said = lab(name, "--help", state=tmp_path)
+        assert said.returncode == 0, f"{name}: {said.stderr}"
+        assert len(said.stdout.splitlines()) > 2, name
