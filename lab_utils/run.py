@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab_utils.errors import CommandFailed, HostLacks
 
@@ -30,6 +31,11 @@ class Result:
 
     def __str__(self) -> str:
         return self.stdout
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """In a notebook, a command's result reads as in a terminal."""
+        ended = "" if self.ok else f"(ended with code {self.code})"
+        printer.text("\n".join(part for part in (self.stdout.rstrip("\n"), self.stderr.rstrip("\n"), ended) if part))
 
 
 def run(

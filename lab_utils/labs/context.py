@@ -84,7 +84,7 @@ class CheckContext(Workspace):
             return
         earned = round(self.points * (len(right) - len(wrong)) / len(right), 2)
         said = "; ".join(f"{key}: {say(seen[key]) if key in seen else 'nothing'}" for key in wrong)
-        expected = {key: right[key] for key in wrong} if reveal else f"{len(right)} right parts; {len(right) - len(wrong)} of yours are"
+        expected = {key: right[key] for key in wrong} if reveal else f"all {len(right)} parts right; {len(right) - len(wrong)} of yours are"
         self.fail(expected=expected, seen=f"not right: {said}", look=look, earned=earned)
 
     def need(self, there: Any, what: str) -> None:
