@@ -23,14 +23,15 @@ from lab_utils.run import Result, run
 
 @dataclass
 class Gate:
-    """Waits for one cluster. `since` (seconds of the epoch): only what was said after that counts, for after a
-    restart etcd still holds the Ready of the life before."""
+    """Waits for one cluster. Of nodes that were `restarted`, only what was said after `since` (seconds of the epoch)
+    counts: etcd still holds the Ready of the life before."""
 
     state: State
     kubectl_path: str
     kubeconfig: str
     progress: Progress
     since: float = 0.0
+    restarted: frozenset[str] = frozenset()
     seconds: float = field(default_factory=lambda: 240 * patience())
 
     def kubectl(self, *words: str, check: bool = True, input: str | None = None) -> Result:
@@ -70,8 +71,9 @@ class Gate:
         self.until("traffic between the nodes", self.traffic_missing)
 
     def nodes_missing(self) -> str:
-        ready = {item["metadata"]["name"]: self._ready(item["status"].get("conditions", [])) for item in self.get("nodes")["items"]}
-        late = [name for name in self.state.nodes if not ready.get(name)]
+        items = self.get("nodes")["items"]
+        ready = {item["metadata"]["name"] for item in items if self._ready(item["metadata"]["name"], item["status"].get("conditions", []))}
+        late = [name for name in self.state.nodes if name not in ready]
         return f"not Ready: {', '.join(late)}" if late else ""
 
     def coredns_missing(self) -> str:
@@ -93,15 +95,19 @@ class Gate:
                 return f"from node {node}, no answer of {said.stdout.split() or said.stderr.strip()}"
         return ""
 
-    def _ready(self, conditions: list[dict[str, Any]]) -> bool:
-        return any(c["type"] == "Ready" and c["status"] == "True" and _epoch(c.get("lastHeartbeatTime")) >= self.since for c in conditions)
+    def _ready(self, name: str, conditions: list[dict[str, Any]]) -> bool:
+        said = [c for c in conditions if c["type"] == "Ready" and c["status"] == "True"]
+        return any(_epoch(c.get("lastHeartbeatTime")) >= self._since(name) for c in said)
 
     def _pod_ready(self, pod: dict[str, Any]) -> bool:
         if pod["metadata"].get("deletionTimestamp") or not pod["status"].get("podIP"):
             return False
         running = [c.get("state", {}).get("running", {}) for c in pod["status"].get("containerStatuses", [])]
-        fresh = bool(running) and all(_epoch(state.get("startedAt")) >= self.since for state in running)
+        fresh = bool(running) and all(_epoch(state.get("startedAt")) >= self._since(pod["spec"]["nodeName"]) for state in running)
         return fresh and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+    def _since(self, node: str) -> float:
+        return self.since if node in self.restarted else 0.0
 
 
 def _epoch(stamp: str | None) -> float:

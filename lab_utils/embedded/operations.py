@@ -10,19 +10,17 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lab_utils.embedded import cgroups, kubeadm, network, node, pristine, state
+from lab_utils.embedded.bootstrap import bootstrap, each, kubeconfig_file
 from lab_utils.embedded.gate import Gate
-from lab_utils.embedded.patience import patience
+from lab_utils.embedded.host import kernel_lacks
 from lab_utils.embedded.state import State
-from lab_utils.errors import BadInput, Busy, CommandFailed, LabError, NoSuchCluster, Unhealthy
+from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
-from lab_utils.run import run
 
 NETNS = str(network.NETNS_DIR)  # a key of State.host_before
 
@@ -100,67 +98,15 @@ def _create(new: State, request: dict[str, Any], progress: Progress) -> dict[str
     with progress.step(f"Wiring {len(new.nodes)} nodes ({new.subnet})"):
         _wire(new)
     with progress.step("Booting the nodes"):
-        _each(new.nodes, lambda name: node.furnish(new, name))
+        each(new.nodes, lambda name: node.furnish(new, name))
         _boot(new, new.nodes)
     if not new.options["bare"]:
-        kubeconfig = _bootstrap(new, request["kubectl"], progress)
+        kubeconfig = bootstrap(new, request["kubectl"], progress)
     else:
         kubeconfig = ""
     new.finished = True
     new.save()
     return describe(new, kubeconfig)
-
-
-def _bootstrap(new: State, kubectl: str, progress: Progress) -> str:
-    """kubeadm on every node; the Pod network goes in as soon as the API server takes it."""
-    cp, ip = new.control_plane, new.ip(new.control_plane)
-    config = kubeadm.init_config(
-        ip=ip,
-        node=cp,
-        token=new.token,
-        kubernetes=new.options["kubernetes"],
-        cgroup=cgroups.version(),
-        proxy_mode=new.options["proxy_mode"],
-        alone=not new.workers,
-        patience=patience(),
-    )
-    with progress.step("kubeadm init on cp"):
-        _write(new, cp, "/root/kubeadm.yaml", config)
-        _kubeadm(new, cp, "init", "--config=/root/kubeadm.yaml", "--skip-token-print")
-        node.inside(new, cp, ["sh", "-c", "mkdir -p /root/.kube && ln -sf /etc/kubernetes/admin.conf /root/.kube/config"])
-        admin = node.inside(new, cp, ["cat", "/etc/kubernetes/admin.conf"]).stdout
-        kubeconfig = kubeadm.user_kubeconfig(admin, new.name)
-    with _kubeconfig_file(kubeconfig) as file:
-        gate = Gate(new, kubectl, file, progress)
-        images = new.options["images"]
-        network_manifest = kubeadm.flannel(flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"])
-        gate.kubectl("apply", "-f", "-", input=network_manifest)
-        if new.workers:
-            with progress.step(f"kubeadm join on {', '.join(new.workers)}"):
-                ca = kubeadm.ca_hash(kubeadm.ca_of(admin))
-                _each(new.workers, lambda name: _join(new, name, f"{ip}:6443", ca))
-        with progress.step("Waiting until Pods reach each other on every node"):
-            gate.everything()
-        with progress.step("Keeping a copy of the pristine cluster for `lab reset`"):
-            pristine.take(new, _etcd_pid(new))
-    return kubeconfig
-
-
-def _join(new: State, name: str, endpoint: str, ca: str) -> None:
-    config = kubeadm.join_config(ip=new.ip(name), node=name, token=new.token, endpoint=endpoint, ca_hash=ca, patience=patience())
-    _write(new, name, "/root/kubeadm.yaml", config)
-    _kubeadm(new, name, "join", "--config=/root/kubeadm.yaml")
-
-
-def _kubeadm(new: State, name: str, verb: str, *words: str) -> None:
-    log = new.node_dir(name) / f"kubeadm-{verb}.log"
-    try:
-        said = node.inside(new, name, ["kubeadm", verb, *words, f"--ignore-preflight-errors={kubeadm.IGNORED}"], timeout=400 * patience())
-        log.write_text(said.stdout + said.stderr)
-    except CommandFailed as error:
-        log.write_text(error.stdout + error.stderr)
-        reason = next((line.strip() for line in error.stderr.splitlines() if "[ERROR" in line or line.startswith("error")), error.what)
-        raise Unhealthy(f"kubeadm {verb} failed on node {name}: {reason}", f"Its whole output is in the file {name}-{log.name}") from None
 
 
 def reset(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -170,11 +116,18 @@ def reset(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         known = _known(name)
         if not pristine.there(known):
             raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", f"Run `lab up --name {name}`")
-        with progress.step("Stopping the nodes"):
-            _each(known.nodes, lambda each: node.stop(known, each))
-        with progress.step("Putting back their files"):
-            _each(known.nodes, lambda each: pristine.put_back(known, each))
+        known.restoring = True  # until the files are back: an interrupted reset is finished by the next `up` or `reset`
+        known.save()
         return _start(known, request, progress)
+
+
+def _put_back(known: State, progress: Progress) -> None:
+    with progress.step("Stopping the nodes"):
+        each(known.nodes, lambda name: node.stop(known, name))
+    with progress.step("Putting back their files"):
+        each(known.nodes, lambda name: pristine.put_back(known, name))
+    known.restoring = False
+    known.save()
 
 
 def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -182,6 +135,8 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
     if not Path(known.lower).is_dir():
         mend = f"Make it anew: lab down --name {known.name}; lab up --name {known.name}"
         raise Unhealthy(f"the node root that cluster {known.name!r} stands on was deleted from the cache ({known.lower})", mend)
+    if known.restoring:
+        _put_back(known, progress)
     running = [name for name in known.nodes if node.init_pid(known, name)]
     stopped = [name for name in known.nodes if name not in running]
     kubeconfig = "" if known.options["bare"] else _admin_conf(known)
@@ -193,8 +148,8 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
         with progress.step(f"Booting {', '.join(stopped)}"):
             _boot(known, stopped)
         return describe(known, kubeconfig)
-    with _kubeconfig_file(kubeconfig) as file:
-        gate = Gate(known, request["kubectl"], file, progress, since=since)
+    with kubeconfig_file(kubeconfig) as file:
+        gate = Gate(known, request["kubectl"], file, progress, since=since, restarted=frozenset(stopped))
         cp = known.control_plane
         with progress.step(f"Booting {', '.join(stopped)}"):
             if cp in stopped:
@@ -207,7 +162,7 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
                 gate.kubectl("delete", "lease", "-n", "kube-system", "kube-controller-manager", "kube-scheduler", "--ignore-not-found")
             workers = [name for name in stopped if name != cp]
             _boot(known, workers)
-            _each(workers, lambda name: pristine.hint_subnet(known, name))
+            each(workers, lambda name: pristine.hint_subnet(known, name))
         with progress.step("Waiting until Pods reach each other on every node"):
             gate.everything()
     return describe(known, kubeconfig)
@@ -249,7 +204,7 @@ def load(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
             inbox.unlink(missing_ok=True)
 
     with progress.step(f"Loading {archive.name} on {', '.join(known.nodes)}"):
-        _each(known.nodes, load_on)
+        each(known.nodes, load_on)
     return {"images": sorted(_image_names(known, known.control_plane) - before)}
 
 
@@ -287,7 +242,7 @@ def _remember(known: State, file: Path) -> None:
 def _boot(known: State, names: list[str]) -> None:
     for name in names:
         node.boot(known, name)
-    _each(names, lambda name: node.wait_booted(known, name))
+    each(names, lambda name: node.wait_booted(known, name))
     for name in names:
         # A fresh network namespace forwards nothing; a node must.
         node.inside(known, name, ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], check=False)
@@ -331,23 +286,8 @@ def _admin_conf(known: State) -> str:
         raise Unhealthy(f"cluster {known.name!r} has lost its admin.conf ({file})", f"Run `lab reset --name {known.name}`") from None
 
 
-def _etcd_pid(known: State) -> int:
-    """etcd's process, as the host numbers it: the one in the control plane's groups that is called so."""
-    for pid in cgroups.processes([Path(group) for group in known.groups[known.control_plane]]):
-        try:
-            if Path(f"/proc/{pid}/comm").read_text().strip() == "etcd":
-                return pid
-        except OSError:
-            continue
-    raise Unhealthy("no etcd process runs on the control plane", f"Look with `lab logs --name {known.name} cp`")
-
-
 def _image_names(known: State, name: str) -> set[str]:
     return set(node.inside(known, name, ["ctr", "-n", "k8s.io", "images", "list", "-q"]).stdout.split())
-
-
-def _write(known: State, name: str, path: str, text: str) -> None:
-    node.inside(known, name, ["sh", "-c", 'cat > "$0"', path], input=text)
 
 
 def _keep_logs(known: State) -> Path:
@@ -366,27 +306,6 @@ def _keep_logs(known: State) -> Path:
     return target
 
 
-@contextmanager
-def _kubeconfig_file(text: str) -> Iterator[str]:
-    with tempfile.NamedTemporaryFile("w", prefix="lab-kubeconfig-", suffix=".yaml") as file:
-        file.write(text)
-        file.flush()
-        yield file.name
-
-
-def _each(names: Iterable[str], work: Callable[[str], None]) -> None:
-    """The same for several nodes side by side; an error of one is raised."""
-    pool = ThreadPoolExecutor(max_workers=8)
-    try:
-        for done in [pool.submit(work, name) for name in names]:
-            done.result()
-    except BaseException:
-        # After a Ctrl-C nobody waits for the others: what they do ends with the nodes that it is done on.
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-
-
 # What may be asked for from the other side of sudo.
 OPERATIONS: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
     "prepare": prepare,
@@ -397,18 +316,3 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
     "load": load,
     "kernel_lacks": lambda request, progress: {"lacks": kernel_lacks()},
 }
-
-
-def kernel_lacks() -> list[str]:
-    """What this kernel cannot do that a node needs; found out by trying, in a namespace that is gone afterwards."""
-    trials = {
-        "network namespaces and veth pairs": "ip link add kiotest type veth peer name kiotest2",
-        "VXLAN devices": "ip link add kiotest type vxlan id 1 dstport 4789 dev lo",
-        "bridges": "ip link add kiotest type bridge",
-        "nftables": "nft add table ip kiotest",
-    }
-    found = [what for what, words in trials.items() if not run(["unshare", "--net", *words.split()], check=False).ok]
-    filesystems = Path("/proc/filesystems").read_text().split()
-    if "overlay" not in filesystems and not run(["modprobe", "overlay"], check=False).ok:
-        found.append("overlay file systems")
-    return found

@@ -35,6 +35,7 @@ class State:
     options: dict[str, Any] = field(default_factory=dict)
     owner: int = 0
     finished: bool = False
+    restoring: bool = False  # a reset has begun and its files are not all back
     outside: str = ""  # the host's device towards the outside when the cluster was made
     host_before: dict[str, str] = field(default_factory=dict)  # /proc/sys file → what it said
     forward_rules: bool = False

@@ -49,7 +49,7 @@ def rows() -> list[Row]:
 
 def bare_init() -> float:
     """`kubeadm init` and nothing else, in one node of the same kind that is booted and waits."""
-    from lab_utils.embedded.operations import _kubeadm, _write
+    from lab_utils.embedded.bootstrap import run_kubeadm, write
 
     chosen = provider("embedded")
     chosen.up(ClusterSpec("bench-bare", workers=0, bare=True), Silent())
@@ -64,9 +64,9 @@ def bare_init() -> float:
         proxy_mode="iptables",
         alone=True,
     )
-    _write(known, "cp", "/root/kubeadm.yaml", config)
+    write(known, "cp", "/root/kubeadm.yaml", config)
     try:
-        return seconds(lambda: _kubeadm(known, "cp", "init", "--config=/root/kubeadm.yaml", "--skip-token-print"))
+        return seconds(lambda: run_kubeadm(known, "cp", "init", "--config=/root/kubeadm.yaml", "--skip-token-print"))
     finally:
         chosen.down("bench-bare", Silent())
 

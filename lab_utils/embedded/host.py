@@ -1,0 +1,22 @@
+"""What the host's kernel can do, found out by trying."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab_utils.run import run
+
+
+def kernel_lacks() -> list[str]:
+    """What this kernel cannot do that a node needs; found out by trying, in a namespace that is gone afterwards."""
+    trials = {
+        "network namespaces and veth pairs": "ip link add kiotest type veth peer name kiotest2",
+        "VXLAN devices": "ip link add kiotest type vxlan id 1 dstport 4789 dev lo",
+        "bridges": "ip link add kiotest type bridge",
+        "nftables": "nft add table ip kiotest",
+    }
+    found = [what for what, words in trials.items() if not run(["unshare", "--net", *words.split()], check=False).ok]
+    filesystems = Path("/proc/filesystems").read_text().split()
+    if "overlay" not in filesystems and not run(["modprobe", "overlay"], check=False).ok:
+        found.append("overlay file systems")
+    return found
