@@ -13,6 +13,7 @@ next one, before it gives anything.
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,8 @@ def give(cluster: Cluster, spec: LabSpec) -> Access:
     key = ""
     if spec.needs.access != "none":
         key, public = new_key()
-        for node in cluster.nodes:
-            allow(node, public, everything)
+        with ThreadPoolExecutor(max(1, len(cluster.nodes))) as pool:
+            list(pool.map(lambda node: allow(node, public, everything), cluster.nodes))
     nodes = []
     for each in record.nodes:
         ssh = int(each.access.get("port", 22))
@@ -167,13 +168,16 @@ def objects(spec: LabSpec, everything: bool) -> list[dict[str, Any]]:
 
 def revoke(cluster: Cluster) -> None:
     """Take everything back, whoever made it and however far that came."""
-    kinds = "clusterrolebindings,clusterroles"
-    cluster.kubectl("delete", kinds, "-l", LABEL, "--ignore-not-found", "--wait=false")
-    # Its ServiceAccount goes with the namespace, and every token of it ends with the ServiceAccount.
-    cluster.kubectl("-n", NAMESPACE, "delete", "serviceaccount", NAME, "--ignore-not-found", check=False)
+    # Every token of a ServiceAccount ends with it.
+    cluster.kubectl("delete", "clusterrolebindings,clusterroles,serviceaccounts", "-A", "-l", LABEL, "--ignore-not-found", "--wait=false")
+    with ThreadPoolExecutor(max(1, len(cluster.nodes))) as pool:
+        list(pool.map(forbid, cluster.nodes))
+
+
+def end(cluster: Cluster) -> None:
+    """After the last submission: nothing of the grader is left on the cluster."""
+    revoke(cluster)
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
-    for node in cluster.nodes:
-        node.run(f"test -e {LOOK} && sed -i '/ {MARK}$/d' /root/.ssh/authorized_keys && rm -f {LOOK}; true", check=False)
 
 
 def api_server(cluster: Cluster) -> tuple[Any, str]:
@@ -217,6 +221,10 @@ def new_key() -> tuple[str, str]:
     private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return private.decode(), public.decode()
+
+
+def forbid(node: Node) -> None:
+    node.run(f"test -e {LOOK} && sed -i '/ {MARK}$/d' /root/.ssh/authorized_keys && rm -f {LOOK}; true", check=False)
 
 
 def allow(node: Node, public: str, everything: bool) -> None:

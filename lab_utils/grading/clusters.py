@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from lab_utils.cluster import Cluster, cluster_dir, connect, known_clusters
-from lab_utils.errors import BadInput, Busy
+from lab_utils.errors import BadInput, Busy, LabError
 from lab_utils.grading.arena import NO_CLUSTER
 from lab_utils.grading.batch import Slot
 from lab_utils.labs.catalog import LabFiles
@@ -31,6 +31,8 @@ def slots(
                 raise BadInput(f"cluster {cluster.name!r} lacks what lab {files.name} needs: {'; '.join(lacking)}")
         from lab_utils.grading.pristine import begin
 
+        for cluster in clusters:
+            stack.callback(_end, cluster)
         with progress.step("Looking at the clusters before anyone touches them"):
             found = [Slot(cluster.name, begin(files, cluster), may_reset) for cluster in clusters]
         first = clusters[0]
@@ -43,6 +45,14 @@ def slots(
                 "nodes": [node.name for node in first.nodes],
             },
         )
+
+
+def _end(cluster: Cluster) -> None:
+    """Take back what is ours; a cluster that no longer answers has nothing to give back."""
+    from lab_utils.grading import access
+
+    with suppress(LabError):
+        access.end(cluster)
 
 
 def _names(

@@ -56,6 +56,15 @@ class Found:
 
 def discover(paths: list[Path], lab: str, limits: Limits) -> Found:
     found = Found()
+    try:
+        _discover(paths, lab, limits, found)
+    except BaseException:
+        found.cleanup()
+        raise
+    return found
+
+
+def _discover(paths: list[Path], lab: str, limits: Limits, found: Found) -> None:
     for path in paths:
         if not path.exists() and not path.is_symlink():
             raise BadInput(f"there is no {path}", "Give a notebook, a folder of notebooks, or the LMS's zip")
@@ -69,7 +78,6 @@ def discover(paths: list[Path], lab: str, limits: Limits) -> Found:
         where = ", ".join(str(path) for path in paths)
         raise BadInput(f"no submissions were found in {where}", "A submission is a file whose name ends with .ipynb")
     found.entries = _unique(sorted(found.entries, key=lambda entry: (entry.student, entry.submission)))
-    return found
 
 
 def who(name: str) -> Entry:

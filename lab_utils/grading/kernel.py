@@ -141,6 +141,8 @@ class Kernel:
 
     def run(self, code: str, seconds: float) -> Outcome:
         """Run one cell for at most so many seconds (and the grace), whatever it does."""
+        if not self.dead and not self.sandbox.alive:
+            self.dead = "the kernel had ended (exit, quit)"
         if self.dead:
             return Outcome("skipped", note=f"not executed: {self.dead}", alive=False)
         begun = time.monotonic()

@@ -10,6 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lab_utils.cluster import Cluster, Node, connect
@@ -38,11 +41,11 @@ SYSTEM = "deployments,daemonsets,statefulsets,configmaps,services,serviceaccount
 # On a node: what kubelet, containerd and the network plugin stand on, and what should not be there.
 NODE_SCRIPT = r"""
 for unit in kubelet containerd ssh; do echo "unit $unit $(systemctl is-active $unit 2>/dev/null)"; done
-find /etc/kubernetes /etc/cni /etc/containerd /etc/systemd/system /etc/cron.d /var/lib/kubelet/config.yaml \
-  /var/lib/kubelet/kubeadm-flags.env /etc/hosts /etc/passwd /etc/sysctl.d /root/.ssh /usr/local/bin /opt/cni/bin -xdev \
-  \( -type f -o -type l \) 2>/dev/null | sort | while read -r file; do
-  echo "file $file $(stat -L -c '%a %s' "$file" 2>/dev/null)" \
-  "$(head -c 1048576 "$file" 2>/dev/null | sha256sum | cut -c1-16)"; done
+set -- /etc/kubernetes /etc/cni /etc/containerd /etc/systemd/system /etc/cron.d /etc/hosts /etc/passwd /etc/sysctl.d /root/.ssh \
+  /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env
+find "$@" -xdev -type f -size -1024k -print0 2>/dev/null | xargs -0 -r sha256sum 2>/dev/null \
+  | sed -E 's/^([0-9a-f]{16})[0-9a-f]* +(.*)/file \2 \1/'
+find /usr/local/bin /opt/cni/bin "$@" -xdev \( -type l -printf 'file %p %l\n' -o -type f -printf 'mode %p %m %s\n' \) 2>/dev/null
 echo "sysctl net.ipv4.ip_forward $(cat /proc/sys/net/ipv4/ip_forward)"
 echo "disk $(df --output=pcent / | tail -1 | tr -dc 0-9)"
 ip -o link show 2>/dev/null | sed -E 's/^[0-9]+: ([^:@]+).*/device \1/' | grep -vE 'device (veth|cali|lxc)' | sort
@@ -55,10 +58,8 @@ ip rule 2>/dev/null | sed 's/^/rule /'
 
 def begin(files: LabFiles, cluster: Cluster) -> State:
     """Before the first submission: nothing of the lab is there, access of an earlier grader is taken back, and this is how it looks."""
-    from tempfile import TemporaryDirectory
-
     with TemporaryDirectory(prefix="lab-grade-") as folder:
-        lab = Workspace(files.spec, files.checks, cluster, "grader", Store(files.name, _path(folder)))
+        lab = Workspace(files.spec, files.checks, cluster, "grader", Store(files.name, Path(folder)))
         access.revoke(cluster)
         clean(lab)
     return look(cluster)
@@ -79,20 +80,23 @@ def look(cluster: Cluster) -> State:
             "labels": _hash(labels),
         }
     for item in cluster.get("namespaces")["items"]:
-        state[f"namespace {item['metadata']['name']}"] = item["status"].get("phase", "")
+        if access.LABEL not in item["metadata"].get("labels", {}):
+            state[f"namespace {item['metadata']['name']}"] = item["status"].get("phase", "")
     for item in cluster.get(CLUSTER_WIDE)["items"]:
         if access.LABEL not in item["metadata"].get("labels", {}):
             state[f"{item['kind']} {item['metadata']['name']}"] = _hash(_written(item))
-    for namespace in [key.removeprefix("namespace ") for key in state if key.startswith("namespace kube-")]:
-        for item in cluster.get(SYSTEM, "-n", namespace)["items"]:
+    for item in cluster.get(SYSTEM, "-A")["items"]:
+        namespace = item["metadata"]["namespace"]
+        if namespace.startswith("kube-"):
             told = {"written": _hash(_written(item))}
             if item["kind"] in ("Deployment", "DaemonSet", "StatefulSet"):
                 status = item["status"]
                 wanted = status.get("desiredNumberScheduled", item["spec"].get("replicas", 0))
                 told["healthy"] = status.get("numberReady", status.get("readyReplicas", 0)) >= wanted
             state[f"{item['kind']} {namespace}/{item['metadata']['name']}"] = told
-    for node in cluster.nodes:
-        state |= look_at_node(node)
+    with ThreadPoolExecutor(max(1, len(cluster.nodes))) as pool:
+        for seen in pool.map(look_at_node, cluster.nodes):
+            state |= seen
     return state
 
 
@@ -106,7 +110,7 @@ def look_at_node(node: Node) -> State:
         kind, _, rest = line.partition(" ")
         if kind == "disk":
             state[f"on {node.name}: disk"] = "full" if rest.isdigit() and int(rest) >= FULL_DISK else "not full"
-        elif kind in ("unit", "file", "sysctl"):
+        elif kind in ("unit", "file", "mode", "sysctl"):
             name, _, value = rest.partition(" ")
             state[f"on {node.name}: {kind} {name}"] = value
         else:
@@ -185,9 +189,3 @@ def _written(item: dict[str, Any]) -> dict[str, Any]:
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _path(folder: str) -> Any:
-    from pathlib import Path
-
-    return Path(folder)

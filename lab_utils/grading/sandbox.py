@@ -173,6 +173,7 @@ class Sandbox:
         if self._pidfd >= 0:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            select.select([self._pidfd], [], [], 20)  # readable when it has ended, and then all others have: pidfd_open(2)
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(20)

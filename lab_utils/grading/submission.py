@@ -43,12 +43,11 @@ def read_file(path: Path, limit: int) -> bytes:
         raise Rejected(
             "it is a link, and links are not followed" if path.is_symlink() else f"it cannot be read: {error.strerror}"
         ) from None
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(handle)
+        raise Rejected("it is a folder, not a notebook" if stat.S_ISDIR(kind) else "it is not a plain file")
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise Rejected("it is a folder, not a notebook")
-        if not stat.S_ISREG(status.st_mode):
-            raise Rejected("it is not a plain file")
         data = file.read(limit + 1)
     if len(data) > limit:
         raise Rejected(f"it is larger than {limit // 2**20} MiB. Clear the outputs (Edit, Clear Outputs of All Cells) and save it again")

@@ -154,7 +154,8 @@ class Course:
         if not self.kernel.dead:
             for fault in one.inject:
                 self._inject(fault)
-        outcome = self.kernel.run(source, min(self.limits.cell_seconds, self.left))
+        allowed = self.limits.cell_seconds if one.step else max(self.limits.cell_seconds, self.limits.given_seconds)
+        outcome = self.kernel.run(source, min(allowed, self.left))
         self.left -= outcome.seconds
         return outcome
 

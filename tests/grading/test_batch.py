@@ -1,0 +1,255 @@
+"""A batch: found, run on several slots, written in every form, resumed; no submission stops it."""
+
+
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import psutil
+import pytest
+
+from lab_utils.labs.spec import SCHEMAS
+from tests.grading.conftest import FULL, LAB, Notebook, as_bytes
+
+HandedIn = Callable[..., Notebook]
+LOOP = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"
+
+
+@pytest.fixture
+def lab(root: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The command, in a process of its own."""
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(argv(*words), env=environment(root, tmp_path), capture_output=True, text=True, timeout=500)
+
+    return run
+
+
+def argv(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "lab_utils", *map(str, words)]
+
+
+def environment(root: Path, tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "LAB_ROOT": str(root), "LAB_STATE": str(tmp_path / "state"), "PYTHONWARNINGS": "default"}
+
+
+def results(out: Path) -> dict[str, dict[str, Any]]:
+    data = json.loads((out / "results.json").read_text())
+    jsonschema.validate(data, json.loads((SCHEMAS / "results.schema.json").read_text()))
+    return {one["student"]: one for one in data["submissions"]}
+
+
+def hand_in(folder: Path, **notebooks: Notebook | bytes | str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for name, notebook in notebooks.items():
+        (folder / f"{name}.ipynb").write_bytes(as_bytes(notebook))
+    return folder
+
+
+def test_a_mixed_batch_of_thirty_gets_the_right_scores_in_one_go(
+    lab: Callable[..., subprocess.CompletedProcess[str]], handed_in: HandedIn, untouched: Notebook, solved: Notebook, tmp_path: Path
+) -> None:
+    """Half of them hostile or broken; two at a time."""
+    boom = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+    expected: dict[str, tuple[str, float]] = {}
+    folder = tmp_path / "in"
+
+    def add(name: str, notebook: Notebook | bytes | str, score: float, status: str = "graded") -> None:
+        hand_in(folder, **{name: notebook})
+        expected[name] = (status, score)
+
+    add("right", handed_in(), FULL)
+    add("solution", solved, FULL)
+    add("untouched", untouched, 0)
+    add("one wrong", handed_in(word='lab.answer("word", "Node")'), FULL - 3)
+    add("partly", handed_in(table='lab.answer("table", {"api": 6443})'), FULL - 4)
+    add("child without parent", handed_in(sum='lab.answer("sum", 0)'), FULL - 4)
+    add("chatty", handed_in(sum='print("x" * 100_000)\nlab.answer("sum", lab.params["first"] + 1)'), FULL)
+    add("error after", handed_in(word='lab.answer("word", "pod"); 1/0'), FULL)
+    add("syntax error", handed_in(word='lab.answer("word", '), FULL - 3)
+    add("no answers", handed_in(**dict.fromkeys(("sum", "word", "table", "double", "last"), "pass")), 0)
+    add("BOM", b"\xef\xbb\xbf" + as_bytes(handed_in()), FULL)
+    add("sys-exit", handed_in(word="import sys; sys.exit(0)"), FULL - 3)
+    add("os-exit", handed_in(word="import os; os._exit(0)"), 2)
+    add("loop", handed_in(word="while True: pass"), FULL - 3)
+    add("stubborn loop", handed_in(table=LOOP), 5)
+    add("fork bomb", handed_in(last=boom), FULL - 1)
+    add("memory", handed_in(word="x = bytearray(10**11)"), FULL - 3)
+    add("output", handed_in(word="for i in range(200_000): print('x' * 1000)"), FULL - 3)
+    add("huge message", handed_in(word="print('x' * 100_000_000)"), FULL - 3)
+    add("input", handed_in(word="lab.answer('word', input())"), FULL - 3)
+    add("disk", handed_in(word="open('/tmp/x', 'wb').write(b'x' * 10**9)"), FULL - 3)
+    add("patched", handed_in(word="import lab_utils.checks as c; c.run_checks = None"), FULL - 3)
+    add("reads", handed_in(word="lab.answer('word', open('/root/.bashrc').read())"), FULL - 3)
+    add(
+        "network", handed_in(word="import urllib.request as u; lab.answer('word', u.urlopen('http://1.1.1.1', timeout=2).read())"), FULL - 3
+    )
+    add("detached", handed_in(word="import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)"), FULL - 3)
+    add("empty", b"", 0, "rejected")
+    add("null", b"null", 0, "rejected")
+    add("truncated", as_bytes(handed_in())[:500], 0, "rejected")
+    add("format 5", as_bytes(handed_in() | {"nbformat": 5}), 0, "rejected")
+    add("deep", b"[" * 100_000, 0, "rejected")
+    (folder / "folder.ipynb").mkdir()
+    expected["folder"] = ("rejected", 0)
+    assert len(expected) > 30
+
+    out = tmp_path / "out"
+    done = lab("grade", "90", folder, "--out", out, "--cluster", "none", "--jobs", "2", "--cell-timeout", "12")
+    assert done.returncode == 0, done.stderr
+    found = results(out)
+    assert {name: (one["status"], one["score"]) for name, one in found.items()} == expected
+    assert all(one["message"] for one in found.values() if one["status"] == "rejected")
+    assert re.search(r"left, about \d+ (s|min)", done.stderr)
+
+    # Every form is there and says the same.
+    rows = {row["student_id"]: row for row in csv.DictReader((out / "grades.csv").read_text().splitlines())}
+    assert list(next(iter(rows.values()))) == (
+        [
+            "assignment",
+            "duedate",
+            "timestamp",
+            "student_id",
+            "last_name",
+            "first_name",
+            "email",
+            "raw_score",
+            "late_submission_penalty",
+            "score",
+            "max_score",
+        ]
+    )
+    assert {name: float(row["score"]) for name, row in rows.items()} == {name: float(score) for name, (_, score) in expected.items()}
+    assert (out / "canvas.csv").read_text().startswith("Student,ID,SIS User ID,SIS Login ID,Section,")
+    assert "Participant" not in (out / "moodle.csv").read_text()
+    for one in found.values():
+        assert (out / one["report"]).is_file()
+        scope = json.loads((out / "gradescope" / (Path(one["report"]).stem + ".json")).read_text())
+        assert scope["score"] == one["score"] == sum(test["score"] for test in scope["tests"])
+    for page in out.rglob("*.html"):
+        text = page.read_text()
+        assert "<script" not in text
+        assert not re.search(r"(?:src|href)=[\"']?https?:", text)
+
+    # A second run does nothing, and leaves the same bytes.
+    before = (out / "results.json").read_bytes()
+    again = lab("grade", "90", folder, "--out", out, "--cluster", "none", "--jobs", "2", "--cell-timeout", "12")
+    assert "31 have been graded before" in again.stderr
+    assert (out / "results.json").read_bytes() == before
+
+    # What changed is graded again, and only that.
+    hand_in(folder, null=handed_in())
+    third = lab("grade", "90", folder, "--out", out, "--cluster", "none", "--cell-timeout", "12")
+    assert "30 have been graded before" in third.stderr
+    assert results(out)["null"]["score"] == FULL
+
+
+def test_an_interrupted_run_resumes_and_leaves_nothing_behind(root: Path, handed_in: HandedIn, tmp_path: Path, lab: Any) -> None:
+    folder = hand_in(tmp_path / "in", a=handed_in(), b=handed_in(word="import time; time.sleep(300)"))
+    out = tmp_path / "out"
+    words = argv("grade", "90", folder, "--out", out, "--cluster", "none")
+    process = subprocess.Popen(
+        words, env=environment(root, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if "left" in line:
+            break
+    time.sleep(3)  # b sleeps in its sandbox
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("bwrap" in one.name() for one in family)
+    os.kill(process.pid, signal.SIGKILL)  # as hard as it gets
+    process.wait()
+    process.stderr.close()
+    deadline = time.monotonic() + 20
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    hand_in(folder, b=handed_in(word="1"))
+    done = lab("grade", "90", folder, "--out", out, "--cluster", "none")
+    assert done.returncode == 0, done.stderr
+    assert "1 have been graded before" in done.stderr
+    assert {name: one["score"] for name, one in results(out).items()} == {"a": FULL, "b": FULL - 3}
+
+
+def test_ctrl_c_ends_it_with_130_and_no_traceback(root: Path, handed_in: HandedIn, tmp_path: Path) -> None:
+    folder = hand_in(tmp_path / "in", b=handed_in(sum="import time; time.sleep(300)"))
+    words = argv("grade", "90", folder, "--out", tmp_path / "out", "--cluster", "none")
+    process = subprocess.Popen(
+        words, env=environment(root, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    time.sleep(12)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+BAD = {
+    "no such lab": (["77", "{in}", "--out", "{out}"], "there is no lab"),
+    "no such path": (["90", "{in}/gone", "--out", "{out}"], "there is no"),
+    "no submissions": (["90", "{empty}", "--out", "{out}"], "no submissions"),
+    "the out folder is a file": (["90", "{in}", "--out", "{file}"], "not a folder"),
+    "the out folder is below a file": (["90", "{in}", "--out", "{file}/x"], "cannot be written"),
+    "a broken zip": (["90", "{zip}", "--out", "{out}"], "zip"),
+    "no such format": (["90", "{in}", "--out", "{out}", "--format", "pdf"], "there is no format"),
+    "no such cluster": (["90", "{in}", "--out", "{out}", "--cluster", "gone"], "no cluster named"),
+    "other results": (["90", "{in}", "--out", "{other}"], "results"),
+    "no path": (["90", "--out", "{out}"], "Missing argument"),
+    "no out": (["90", "{in}"], "Missing option"),
+    "no jobs": (["90", "{in}", "--out", "{out}", "--jobs", "0"], "jobs"),
+    "a timeout that is no number": (["90", "{in}", "--out", "{out}", "--timeout", "soon"], "timeout"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), BAD.values(), ids=BAD.keys())
+def test_bad_input_ends_with_2_and_one_line(lab: Any, handed_in: HandedIn, tmp_path: Path, words: list[str], said: str) -> None:
+    places = {name: tmp_path / name for name in ("in", "empty", "out", "file", "other")} | {"zip": tmp_path / "x.zip"}
+    hand_in(places["in"], a=handed_in())
+    places["empty"].mkdir()
+    places["file"].write_text("")
+    places["zip"].write_text("no zip")
+    places["other"].mkdir()
+    (places["other"] / "results.json").write_text('{"lab": "03-pods", "cluster": {}}')
+    done = lab("grade", *(word.format(**places) for word in words))
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_formulas_in_names_do_not_reach_a_spreadsheet(lab: Any, handed_in: HandedIn, tmp_path: Path) -> None:
+    folder = hand_in(tmp_path / "in", **{"=cmd|' calc'!A1": "null", "@SUM(1)": "null", "<img src=x onerror=alert(1)>": "null"})
+    out = tmp_path / "out"
+    assert lab("grade", "90", folder, "--out", out, "--cluster", "none").returncode == 0
+    for row in csv.reader((out / "grades.csv").read_text().splitlines()):
+        assert not any(cell.startswith(("=", "@", "+", "-")) for cell in row)
+    assert "<img src=x" not in (out / "index.html").read_text()
+
+
+def test_one_notebook_and_only_the_formats_that_were_asked_for(lab: Any, handed_in: HandedIn, tmp_path: Path) -> None:
+    folder = hand_in(tmp_path / "in", ada=handed_in())
+    out = tmp_path / "new" / "out"
+    done = lab("grade", LAB, folder / "ada.ipynb", "--out", out, "--cluster", "none", "--format", "csv,gradescope")
+    assert done.returncode == 0, done.stderr
+    assert results(out)["ada"]["score"] == FULL
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {"results.json", "grades.csv", "gradescope", "state"}
+
+
+def test_two_graders_do_not_share_a_folder(root: Path, tmp_path: Path) -> None:
+    from lab_utils.errors import Busy
+    from lab_utils.grading.batch import out_folder
+
+    with out_folder(tmp_path / "out", LAB), pytest.raises(Busy), out_folder(tmp_path / "out", LAB):
+        pass
