@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.cluster import Node, NodeRecord
+from lab_utils.cluster import Cluster, Node, NodeRecord
 from lab_utils.errors import BadInput
 from lab_utils.run import Result, run
 from lab_utils.snapshot import read_snapshot, write_snapshot
 from lab_utils.snapshot.prune import prune_object
-from lab_utils.snapshot.record import record_node, script, sections
+from lab_utils.snapshot.record import record, record_node, script, sections
+from lab_utils.topology import Topology
 
 WIRED = Path(__file__).parent / "data" / "snapshots" / "wired"
 
@@ -111,3 +112,17 @@ def test_a_damaged_snapshot_is_refused_and_the_file_named(tmp_path: Path, file: 
     with pytest.raises(BadInput, match=says) as caught:
         read_snapshot(tmp_path / "copy")
     assert Path(file).name in str(caught.value) or str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.cluster
+def test_a_live_cluster_is_recorded_read_back_and_understood(cluster: Cluster, tmp_path: Path) -> None:
+    taken = record(cluster)
+    write_snapshot(taken, tmp_path / "now")
+    assert read_snapshot(tmp_path / "now") == taken
+    topology = Topology.from_snapshot(taken)
+    assert set(topology.nodes) == {node.name for node in cluster.nodes}
+    joined = {cable.pod.key for name in topology.nodes for cable in topology.cables(name) if cable.peer.certain}
+    dns = {key for key, pod in topology.pods.items() if pod.name.startswith("coredns-")}
+    assert dns and dns <= joined
+    path = topology.path(next(iter(topology.nodes)), "service/kube-system/kube-dns", protocol="udp")
+    assert path.arrived and {way.pod for way in path.ways} == dns

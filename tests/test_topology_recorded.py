@@ -82,10 +82,14 @@ def test_the_recording_holds_no_secret(recorded: Snapshot) -> None:
     assert not any("env" in container for pod in recorded.pods for container in pod["spec"]["containers"])
 
 
-def test_outside_traffic_with_the_local_policy_stays_on_the_node() -> None:
-    topology = Topology.from_snapshot(read_snapshot(SNAPSHOTS / "flannel-iptables"))
+def test_outside_traffic_with_the_local_policy_stays_on_the_node(topology: Topology) -> None:
     for name, view in topology.nodes.items():
         here = {f"{pod.ip}:8080" for pod in web_pods(topology) if pod.node == name}
         rows = draw.service(view.ruleset, "shop/web-outside", topology).table.rows
         assert {row[2] for row in rows if "NodePort" in row[1]} == (here or {"none"})
         assert len([row for row in rows if "ClusterIP" in row[1]]) == 3
+
+
+def test_both_modes_of_kube_proxy_are_recorded() -> None:
+    modes = {name: '"kube-proxy"' in read_snapshot(SNAPSHOTS / name).node("w1").nft for name in CLUSTERS}
+    assert modes == {"flannel-iptables": False, "flannel-nftables": True}

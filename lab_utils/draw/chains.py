@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ from lab_utils.draw.table import Table
 from lab_utils.draw.text import middle
 from lab_utils.errors import BadInput
 from lab_utils.iptables import Ruleset
+from lab_utils.trace import Packet, trace
 
 if TYPE_CHECKING:
     from lab_utils.iptables import Service as Rules
     from lab_utils.nft import NftRuleset
-    from lab_utils.topology import Topology
+    from lab_utils.topology import NodeView, Topology
 
 ROW, BOX, HEAD = 46.0, 34.0, 52.0
 COLUMNS = ((12.0, 160.0), (216.0, 174.0), (516.0, 174.0), (744.0, 204.0))
@@ -33,6 +34,7 @@ class Leaf:
     own: Fraction
     overall: Fraction
     pod: str
+    how: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,19 @@ class Tree:
     leaves: tuple[Leaf, ...]
     nothing: str  # what happens to a packet if there is no endpoint
 
+    iptables: bool = True
+
+    @property
+    def third(self) -> str:
+        return "one entry for each endpoint" if self.leaves and self.leaves[0].chain.startswith("entry ") else "one chain for each endpoint"
+
 
 def service(ruleset: Ruleset | NftRuleset, name: str, topology: Topology | None = None) -> Drawing:
     """Every port of a Service ("namespace/name"), as the rules of one node have it.
 
     The rules of kube-proxy's nftables mode do not name their Services so plainly: there the topology is needed too.
     """
-    trees = _trees(ruleset, name, topology) if isinstance(ruleset, Ruleset) else list(_traced(ruleset, name, topology))
+    trees = _trees(ruleset, name, topology) if isinstance(ruleset, Ruleset) else _merged(_traced(ruleset, name, topology))
     if not trees:
         raise BadInput(f"no rule speaks of a Service {name!r}", "Headless Services and those of type ExternalName have no rules")
     canvas = Canvas()
@@ -89,32 +97,51 @@ def _trees(ruleset: Ruleset, name: str, topology: Topology | None) -> list[Tree]
 
 
 def _traced(ruleset: NftRuleset, name: str, topology: Topology | None) -> Iterator[Tree]:
-    """The same for any rules: send a packet to each port, and see where it goes."""
-    from lab_utils.trace import Packet, trace
-
+    """The same for any rules: send a packet to each address and port, and see where it goes."""
     if topology is None:
         raise BadInput("to find a Service in nftables rules, its address is needed", "Give the topology too")
     wanted = topology.service(name)
-    endpoints = set(wanted.endpoints)
-    client = next((pod.ip for pod in topology.pods.values() if pod.netns in topology.pods and pod.ip and pod.ip not in endpoints), "")
+    node = next((view for view in topology.nodes.values() if view.ruleset is ruleset or view.ruleset6 is ruleset), None)
+    client = next((pod for pod in topology.pods.values() if pod.netns in topology.pods and pod.ip not in wanted.endpoints), None)
     for port in wanted.ports:
+        label = f"{port.name or 'the port'}, {port.protocol} {port.port}"
         for ip in wanted.ips:
-            source = client if client and (":" in client) == (":" in ip) else "2001:db8::1" if ":" in ip else "192.0.2.1"
-            result = trace(ruleset, Packet(source, ip, port.port, protocol=port.protocol), origin="pod")
-            leaves = []
-            between = chain = ""
-            for end in result.destinations:
-                jumps = [step.chain for step in end.steps if step.matched and step.chain and "dnat" in step.rule]
-                passed = list(dict.fromkeys(step.chain for step in end.steps if step.matched and step.chain))
-                home = jumps[-1] if jumps else ""
-                before = passed[: passed.index(home)] if home in passed else passed
-                between, chain = (before[-2] if len(before) > 1 else ""), (before[-1] if before else "")
-                leaves.append(Leaf(end.address, home, Fraction(end.probability), Fraction(end.probability), _pod_at(end.address, topology)))
-            address = f"[{ip}]:{port.port}" if ":" in ip else f"{ip}:{port.port}"
-            nothing = "rejected: the client gets an error" if result.verdict == "REJECT" else "nothing: no rule rewrites the destination"
-            yield Tree(
-                f"{port.name or 'the port'}, {port.protocol} {port.port}", ((address, "ClusterIP", between),), chain, tuple(leaves), nothing
-            )
+            stranger = "2001:db8::1" if ":" in ip else "192.0.2.1"
+            inside = next((own for own in (client.ips if client else ()) if (":" in own) == (":" in ip)), stranger)
+            where = f"[{ip}]:{port.port}" if ":" in ip else f"{ip}:{port.port}"
+            yield _sent(ruleset, Packet(inside, ip, port.port, protocol=port.protocol), (where, "ClusterIP", ""), label, topology, node)
+        if port.node_port and node:
+            packet = Packet("192.0.2.1", node.ip, port.node_port, protocol=port.protocol)
+            yield _sent(ruleset, packet, (f"{node.name}:{port.node_port}", "NodePort", ""), label, topology, node)
+
+
+def _merged(trees: Iterable[Tree]) -> list[Tree]:
+    """Ways in that end in the same chain make one tree here too."""
+    found: dict[tuple[str, str, tuple[Leaf, ...], str], Tree] = {}
+    for tree in trees:
+        key = (tree.label, tree.chain, tree.leaves, tree.nothing)
+        found[key] = replace(tree, entries=found[key].entries + tree.entries) if key in found and tree.leaves else tree
+    return list(found.values())
+
+
+def _sent(ruleset: NftRuleset, packet: Packet, entry: tuple[str, str, str], label: str, topology: Topology, node: NodeView | None) -> Tree:
+    own = node.netns.addresses if node else []
+    result = trace(ruleset, packet, own, "external" if entry[1] == "NodePort" else "pod")
+    leaves = []
+    chain = ""
+    for number, end in enumerate(result.destinations):
+        passed = [step.chain for step in end.steps if step.matched and step.chain and step.hook == "PREROUTING"]
+        home = next((step.chain for step in reversed(end.steps) if step.matched and "dnat" in step.rule), "")
+        share = Fraction(end.probability)
+        if home.startswith("endpoint-"):  # as for session affinity: a chain for each endpoint, as in iptables
+            chain = next((name for name in reversed(passed) if name != home), home)
+            leaves.append(Leaf(end.address, home, share, share, _pod_at(end.address, topology), "by a map"))
+        else:
+            chain = home
+            leaves.append(Leaf(end.address, f"entry {number} of the map", share, share, _pod_at(end.address, topology), "numgen random"))
+    nothing = {"REJECT": "rejected: the client gets an error", "DROP": "dropped: no endpoint on this node is ready"}
+    ends = nothing.get(result.verdict, "nothing: no rule rewrites the destination")
+    return Tree(label, (entry,), chain, tuple(leaves), ends, iptables=False)
 
 
 def _entries(port: Rules) -> list[tuple[str, str, str]]:
@@ -170,16 +197,18 @@ def _rows(tree: Tree) -> list[tuple[str, ...]]:
     by = ", ".join(f"{address} ({kind})" for address, kind, _ in tree.entries)
     if not tree.leaves:
         return [(tree.label, by, "none", "", "", "", tree.nothing)]
-    return [(tree.label, by, leaf.address, leaf.pod, leaf.chain, str(leaf.own), str(leaf.overall)) for leaf in tree.leaves]
+    rows: list[tuple[str, ...]] = []
+    for leaf in tree.leaves:
+        where = f"{tree.chain}, {leaf.chain}" if leaf.chain.startswith("entry ") else leaf.chain
+        rows.append((tree.label, by, leaf.address, leaf.pod, where, str(leaf.own), str(leaf.overall)))
+    return rows
 
 
 def _paint(canvas: Canvas, tree: Tree, top: float) -> float:
     shown = tree.leaves[:MOST]
     rows = max(len(shown), len(tree.entries), 1)
     canvas.text(12, top + 14, tree.label, "strong", size=11.5)
-    for (x, _), head in zip(
-        COLUMNS, ("comes in at", "one chain for the Service", "one chain for each endpoint", "destination becomes"), strict=True
-    ):
+    for (x, _), head in zip(COLUMNS, ("comes in at", "one chain for the Service", tree.third, "destination becomes"), strict=True):
         canvas.text(x, top + 34, head, "soft", size=10)
     start = top + HEAD - 8
     middle_y = start + rows * ROW / 2
@@ -187,7 +216,7 @@ def _paint(canvas: Canvas, tree: Tree, top: float) -> float:
         y = middle_y + (index - (len(tree.entries) - 1) / 2) * ROW
         x, width = COLUMNS[0]
         through = "in KUBE-NODEPORTS" if kind == "NodePort" else "in KUBE-SERVICES"
-        _box(canvas, x, y, width, address, f"{kind}, {through if tree.chain.startswith('KUBE-') else 'in a map'}", "link s-linkline")
+        _box(canvas, x, y, width, address, f"{kind}, {through}" if tree.iptables else kind, "link s-linkline")
         canvas.curve(x + width, y, COLUMNS[1][0], middle_y, "s-cable", width=1.6)
         if between:
             canvas.text((x + width + COLUMNS[1][0]) / 2, (y + middle_y) / 2 + 3, between, "soft halo s-ground", size=9, anchor="middle")
@@ -200,7 +229,7 @@ def _paint(canvas: Canvas, tree: Tree, top: float) -> float:
     )
     offset = start + (rows - len(shown)) * ROW / 2
     for index, leaf in enumerate(shown):
-        _paint_leaf(canvas, leaf, f"rule {index + 1} of {len(tree.leaves)}", middle_y, offset + (index + 0.5) * ROW)
+        _paint_leaf(canvas, leaf, leaf.how or f"rule {index + 1} of {len(tree.leaves)}", middle_y, offset + (index + 0.5) * ROW)
     for index, leaf in enumerate(shown):  # on top of every curve
         _paint_chance(canvas, leaf, index, len(tree.leaves), len(shown), offset + (index + 0.5) * ROW)
     bottom = start + rows * ROW + 8
