@@ -27,13 +27,14 @@ def start(name: str | None, port: int, no_browser: bool, dry_run: bool) -> None:
     JupyterLab runs until you press Ctrl-C. LAB is a number or a name, like 08 or 08-services.
     """
     from lab_utils.labs.catalog import root
-    from lab_utils.labs.startpage import PAGE, write_start_page
+    from lab_utils.labs.startpage import PAGE, write_settings, write_start_page
 
     files = find_lab(name) if name else None
     folder = root() / "labs"
     write_start_page(folder)
-    path = f"{files.name}/lab.ipynb" if files else f"{PAGE}?factory=Markdown%20Preview"
-    argv = [sys.executable, "-m", "jupyterlab", str(folder), f"--port={port}", "--ip=127.0.0.1", f"--LabApp.default_url=/lab/tree/{path}"]
+    path = f"{files.name}/lab.ipynb" if files else PAGE
+    argv = [sys.executable, "-m", "jupyterlab", str(folder), f"--port={port}", "--ip=127.0.0.1"]
+    argv += [f"--LabApp.default_url=/lab/tree/{path}", f"--LabApp.app_settings_dir={write_settings()}"]
     argv += ["--no-browser"] if no_browser else []
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         argv.append("--allow-root")  # a learner in a container or a throw-away machine is root; Jupyter listens on loopback only

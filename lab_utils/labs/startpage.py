@@ -1,21 +1,40 @@
-"""The page that `lab start` opens: labs, time, points and progress, as Markdown that JupyterLab shows with its links alive."""
+"""The page that `lab start` opens: labs, time, points and progress.
+
+It is a notebook of one Markdown cell: JupyterLab shows that as a page with living links at once, a .md file only as text.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from lab_utils.cluster import known_clusters
 from lab_utils.labs.answers import write_whole
 from lab_utils.labs.catalog import LabFiles, all_labs
+from lab_utils.labs.release import KERNEL, notebook_text
 from lab_utils.labs.render import number
 from lab_utils.labs.store import Store
+from lab_utils.paths import state_dir
 
-PAGE = "start.md"
+PAGE = "start.ipynb"
+# JupyterLab's defaults, changed: it neither fetches news nor looks for updates.
+SETTINGS = {
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+def write_settings() -> Path:
+    """A folder that JupyterLab takes as `app_settings_dir`; a user's own settings stand above it."""
+    folder = state_dir() / "jupyterlab"
+    write_whole(folder / "overrides.json", json.dumps(SETTINGS, indent=2) + "\n")
+    return folder
 
 
 def write_start_page(folder: Path) -> Path:
     page = folder / PAGE
-    write_whole(page, start_page(all_labs(), known_clusters()))
+    text = start_page(all_labs(), known_clusters())
+    cell = {"cell_type": "markdown", "id": "start", "metadata": {"editable": False, "deletable": False}, "source": text}
+    write_whole(page, notebook_text({"cells": [cell], "metadata": KERNEL, "nbformat": 4, "nbformat_minor": 5}))
     return page
 
 

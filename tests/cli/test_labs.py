@@ -88,5 +88,5 @@ def test_the_start_page_lists_labs_time_and_progress(example: LabFiles) -> None:
     Store.of_learner(example.name).record(CheckResult("notes", 5, 5, "passed"))
     done = lab("start", "--dry-run")
     assert "--ip=127.0.0.1" in done.stdout
-    page = (example.root / "labs" / "start.md").read_text()
-    assert "| [99-example](99-example/lab.ipynb) | Example | 20 min | 1 of 4 | 5 of 16 |" in page
+    page = json.loads((example.root / "labs" / "start.ipynb").read_text())
+    assert "| [99-example](99-example/lab.ipynb) | Example | 20 min | 1 of 4 | 5 of 16 |" in page["cells"][0]["source"]
