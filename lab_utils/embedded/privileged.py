@@ -43,6 +43,7 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
         "env",
         *(f"{key}={value}" for key, value in passed.items()),
         sys.executable,
+        "-B",  # no byte code: __pycache__ beside the sources, in the user's checkout, would belong to root
         "-m",
         "lab_utils.embedded.privileged",
     ]
