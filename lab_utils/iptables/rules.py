@@ -84,7 +84,7 @@ class Rule:
     the text and reads it late. Text that cannot be a rule was refused by `parse` already.
     """
 
-    __slots__ = ("_parsed", "chain", "counters", "line", "spec", "table")
+    __slots__ = ("_parsed", "chain", "counters", "line", "plan", "spec", "table")
 
     def __init__(self, table: str, chain: str, spec: str, line: int = 0, counters: tuple[int, int] | None = None) -> None:
         self.table = table
@@ -93,6 +93,7 @@ class Rule:
         self.line = line
         self.counters = counters
         self._parsed: Parsed | None = None
+        self.plan: Any = None  # what a tracer has worked out about the rule, kept for its next packet
 
     @property
     def parsed(self) -> Parsed:
@@ -195,7 +196,7 @@ class Rule:
 
 
 def _needs_quotes(word: str) -> bool:
-    return not word or any(letter in ' \t"' for letter in word)
+    return not word or " " in word or '"' in word or "\t" in word
 
 
 class _Reader:

@@ -6,7 +6,7 @@ import re
 from array import array
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lab_utils.errors import BadInput
 from lab_utils.iptables.options import BUILT_IN, TARGETS
@@ -92,12 +92,17 @@ class Chain:
     def rules(self) -> tuple[Rule, ...]:
         return tuple(self)
 
+    def index(self) -> None:
+        """File the rules of a long chain by the destination they name; else the first packet that comes along does it."""
+        if self._index is None and len(self.specs) >= 32:
+            self._index = Index(self.specs)
+
     def candidates(self, version: int, destination: str, dport: int | None) -> Iterator[int]:
         """Places of the rules that a packet to this destination may match; the others name another one."""
         if len(self.specs) < 32:
             return iter(range(len(self.specs)))
-        if self._index is None:
-            self._index = Index(self.specs)
+        self.index()
+        assert self._index is not None
         return self._index.candidates(version, destination, dport)
 
     def __str__(self) -> str:
@@ -208,6 +213,7 @@ class Ruleset:
 
     def __init__(self, dumps: list[Table]) -> None:
         self.dumps = dumps
+        self.traced: Any = None  # the tracer's view of these rules, kept for its next packet
 
     @cached_property
     def in_effect(self) -> tuple[Table, ...]:
@@ -278,6 +284,12 @@ class Ruleset:
                             continue
                     found += [Unknown(what, chain[rule]) for what in _unknown(chain[rule], table)]
         return tuple(found)
+
+    def index(self) -> Ruleset:
+        """Make the indexes of long chains now; see `Chain.index`."""
+        for chain in self.chains:
+            chain.index()
+        return self
 
     def jumps_to(self, name: str, table: str | None = None) -> list[Rule]:
         """The rules that jump or go to the chain."""

@@ -102,7 +102,9 @@ class SetUse(NamedTuple):
 
 
 def show_address(version: int, address: int) -> str:
-    return str(ipaddress.IPv4Address(address) if version == 4 else ipaddress.IPv6Address(address))
+    if version == 4:
+        return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}"
+    return str(ipaddress.IPv6Address(address))
 
 
 def read_address(word: str) -> tuple[int, int]:

@@ -199,7 +199,7 @@ class Engine:
     # Steps
 
     def _take(self, walker: Walker, branch: Branch, chain: ChainView, place: int, depth: int) -> Walker | None:
-        weight = walker.weight if branch.weight == ONE else walker.weight * branch.weight
+        weight = walker.weight if branch.weight is ONE else branch.weight if walker.weight is ONE else walker.weight * branch.weight
         choices = walker.choices
         if branch.doubt:
             number = self._doubt(branch, chain, place)
@@ -226,15 +226,13 @@ class Engine:
     def _note(self, walker: Walker, step: Step) -> Walker:
         """Add a step to the packet's own trail and, for what really happens, to the story."""
         if walker.real:
-            key = (step.hook, step.table, step.chain, step.rule, step.line, step.matched, step.why if not step.line else "", step.depth)
+            key = (step.hook, step.table, step.chain, step.rule, step.line, step.matched, "" if step.line else step.why, step.depth)
             told = self.steps.get(key)
             if told is None:
                 self.steps[key] = step
             elif step.matched:
                 share = told.probability + step.probability
-                self.steps[key] = Step(
-                    told.hook, told.table, told.chain, told.rule, told.why, told.matched, share, told.line, told.depth, told.action
-                )
+                self.steps[key] = told._replace(probability=share)
         return walker._replace(trail=Trail(step, walker.trail))
 
     def remark(self, walker: Walker, why: str) -> Walker:

@@ -11,7 +11,7 @@ from lab_utils.iptables.ruleset import Chain, Ruleset, Table
 from lab_utils.iptables.values import show_address
 from lab_utils.trace import targets
 from lab_utils.trace.flow import ONE, Branch, Flow, Layer, Surroundings
-from lab_utils.trace.matches import JUDGES, NOT_HERE, Answer
+from lab_utils.trace.matches import JUDGES, NOT_HERE, TRANSPORTS, Judge
 
 # include/uapi/linux/netfilter_ipv4.h: the order of the tables at each hook.
 ORDER = {
@@ -26,14 +26,17 @@ ORDER = {
 class IptablesProgram:
     def __init__(self, ruleset: Ruleset) -> None:
         self.ruleset = ruleset
+        self._layers: dict[tuple[str, int], list[Layer]] = {}
 
     def layers(self, hook: str, version: int) -> list[Layer]:
-        found = []
-        for name, priority in ORDER[hook]:
-            for table in self.ruleset.tables_for(version, name):
-                if (chain := table.chains.get(hook)) is not None:
-                    kind = "nat" if name == "nat" else "filter"
-                    found.append(Layer(priority, kind, View(table, chain), chain.policy or "ACCEPT"))
+        found = self._layers.get((hook, version))
+        if found is None:
+            found = self._layers[hook, version] = []
+            for name, priority in ORDER[hook]:
+                for table in self.ruleset.tables_for(version, name):
+                    if (chain := table.chains.get(hook)) is not None:
+                        kind = "nat" if name == "nat" else "filter"
+                        found.append(Layer(priority, kind, View(table, chain), chain.policy or "ACCEPT"))
         return found
 
     def remarks(self, version: int) -> list[str]:
@@ -43,49 +46,105 @@ class IptablesProgram:
         return []
 
 
+class Plan:
+    """What a rule comes to, worked out once: who judges which match, the chance that it takes, and its target."""
+
+    __slots__ = ("act", "action", "chance", "judges", "plain", "target")
+
+    def __init__(self, rule: Rule, table: Table, remaining: int) -> None:
+        self.judges: list[tuple[Judge, Match]] = []
+        self.chance = ONE
+        for match in rule.matches:
+            if any(not option.known for option in match.options):
+                self.judges.append((NOT_HERE, match))
+            elif match.module == "statistic":
+                self.chance *= _chance(match, remaining)
+            elif match.module not in ("comment", "nfacct") and (match.options or match.module not in TRANSPORTS):
+                self.judges.append((JUDGES.get(match.module, NOT_HERE), match))
+        if self.chance == 1:
+            self.chance = ONE
+        self.target = rule.target
+        self.plain = "it matches" if rule.matches else "it matches every packet"
+        self.act: targets.Act | None = None
+        self.action = ""
+        if rule.target is None:
+            self.action = "next"
+        elif rule.target.name in table.chains:
+            self.action = "goto" if rule.target.goto else "jump"
+        elif rule.target.name in ("ACCEPT", "DROP", "REJECT", "RETURN"):
+            self.action = rule.target.name.lower()
+        elif rule.target.name in targets.PASSING:
+            self.action = "next"
+        elif all(option.known for option in rule.target.options):
+            self.act = targets.ACTS.get(rule.target.name)
+
+    def take(self, flow: Flow, hook: str, around: Surroundings, reasons: list[str]) -> list[Branch]:
+        """What happens to a packet that matches."""
+        if self.chance is not ONE:
+            reasons.append(f"chance: {self.chance} of the packets that get here")
+        why = "; ".join(reasons) or self.plain
+        if self.action:
+            name = self.target.name if self.target is not None and self.action in ("jump", "goto") else ""
+            return [Branch(ONE, flow, self.action, name, why if self.target is not None else f"{why}; it only counts")]  # type: ignore[arg-type]
+        assert self.target is not None
+        if self.act is None:
+            return targets.not_known(self.target.name, flow)
+        return [b._replace(why=f"{why}: {b.why}") if reasons else b for b in self.act(self.target, flow, hook, around)]
+
+
+def _chance(match: Match, remaining: int) -> Fraction:
+    probability, every = match.get("--probability"), match.get("--every")
+    if probability is not None:
+        value = exact(probability.words[0], remaining)
+        return 1 - value if probability.negated else value
+    if every is not None and every.value:
+        return 1 - Fraction(1, every.value) if every.negated else Fraction(1, every.value)
+    return ONE
+
+
 class View:
     """One chain of one table."""
 
-    __slots__ = ("_chain", "_table")
+    __slots__ = ("_chain", "_inner", "_table", "_texts", "name", "table")
 
     def __init__(self, table: Table, chain: Chain) -> None:
         self._table = table
         self._chain = chain
-
-    @property
-    def table(self) -> str:
-        return self._table.name
-
-    @property
-    def name(self) -> str:
-        return self._chain.name
+        self._inner: dict[str, View] = {}
+        self._texts: dict[int, tuple[str, int]] = {}
+        self.table = table.name
+        self.name = chain.name
 
     def __len__(self) -> int:
-        return len(self._chain)
+        return len(self._chain.specs)
 
     def candidates(self, flow: Flow) -> Iterator[int]:
-        if len(self._chain) < 32:
-            return iter(range(len(self._chain)))
+        if len(self._chain.specs) < 32:
+            return iter(range(len(self._chain.specs)))
         return self._chain.candidates(flow.version, show_address(flow.version, flow.dst), flow.dport)
 
     def text(self, place: int) -> tuple[str, int]:
-        rule = self._chain[place]
-        return str(rule), rule.line
+        found = self._texts.get(place)
+        if found is None:
+            rule = self._chain[place]
+            found = self._texts[place] = str(rule), rule.line
+        return found
 
     def chain(self, name: str) -> View | None:
-        chain = self._table.chains.get(name)
-        return View(self._table, chain) if chain is not None else None
+        found = self._inner.get(name)
+        if found is None and (chain := self._table.chains.get(name)) is not None:
+            found = self._inner[name] = View(self._table, chain)
+        return found
 
     def consider(self, place: int, flow: Flow, hook: str, around: Surroundings) -> list[Branch]:
         rule = self._chain[place]
-        chance, before = ONE, flow
-        doubt = ""
-        assume, wrong, why_not, reasons = True, 0, "", []
-        for match in rule.matches:
-            if match.module == "statistic":
-                chance *= self._chance(rule, match, place)
-                continue
-            answer = self._judge(match, flow, hook, around)
+        plan: Plan | None = rule.plan
+        if plan is None:
+            plan = rule.plan = Plan(rule, self._table, len(self._chain.specs) - place)
+        before, doubt, assume, wrong, why_not = flow, "", True, 0, ""
+        reasons: list[str] = []
+        for judge, match in plan.judges:
+            answer = judge(match, flow, hook, around)
             if answer.holds is False:
                 if not around.explain:
                     return [Branch(ONE, flow, "next", matched=False)]
@@ -97,50 +156,21 @@ class View:
             else:
                 if match.module == "recent":
                     flow = targets.remember(match, flow)
-                if answer.why and match.module not in ("", "tcp", "udp"):
+                if answer.why:
                     reasons.append(answer.why)
         if wrong:
             return [Branch(ONE, flow, "next", why=why_not, matched=False, near=wrong)]
-        no = Branch(ONE, before, "next", why=doubt or "chance decided against it", matched=False, near=1)
-        yes = self._act(rule, flow, hook, around, reasons, chance)
+        chance = plan.chance
+        if not doubt and chance is ONE:
+            return plan.take(flow, hook, around, reasons)
+        yes = plan.take(flow, hook, around, reasons)
+        if chance is not ONE:
+            yes = [b._replace(weight=b.weight * chance) for b in yes if chance]
         if doubt:
-            yes = [b._replace(doubt=b.doubt or doubt, default=b.default and assume) for b in yes]
-            branches = [*(b._replace(weight=b.weight * chance) for b in yes), no._replace(doubt=doubt, default=not assume)]
             # Where the packet goes on either way, unchanged, there is nothing to decide.
-            return [no] if all(b.action == "next" and b.flow == before for b in yes) else branches
-        if chance == ONE:
-            return yes
-        return [*(b._replace(weight=b.weight * chance) for b in yes if chance), no._replace(weight=1 - chance)]
-
-    def _judge(self, match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
-        if any(not option.known for option in match.options):
-            return NOT_HERE(match, flow, hook, around)
-        return JUDGES.get(match.module, NOT_HERE)(match, flow, hook, around)
-
-    def _chance(self, rule: Rule, match: Match, place: int) -> Fraction:
-        probability, every = match.get("--probability"), match.get("--every")
-        if probability is not None:
-            value = exact(probability.words[0], len(self._chain) - place)
-            return 1 - value if probability.negated else value
-        if every is not None and every.value:
-            return 1 - Fraction(1, every.value) if every.negated else Fraction(1, every.value)
-        return ONE
-
-    def _act(self, rule: Rule, flow: Flow, hook: str, around: Surroundings, reasons: list[str], chance: Fraction) -> list[Branch]:
-        target = rule.target
-        parts = [*reasons, *([f"chance: {chance} of the packets that get here"] if chance != ONE else [])]
-        why = "; ".join(parts) or ("it matches" if rule.matches else "it matches every packet")
-        if target is None:
-            return [Branch(ONE, flow, "next", why=f"{why}; it only counts")]
-        name = target.name
-        if name in self._table.chains:
-            return [Branch(ONE, flow, "goto" if target.goto else "jump", name, why=why)]
-        if name in ("ACCEPT", "DROP", "REJECT", "RETURN"):
-            return [Branch(ONE, flow, name.lower(), why=why)]  # type: ignore[arg-type]
-        if any(not option.known for option in target.options):
-            return targets.not_known(name, flow)
-        if (act := targets.ACTS.get(name)) is not None:
-            return [b._replace(why=f"{why}: {b.why}" if parts else b.why) for b in act(target, flow, hook, around)]
-        if name in targets.PASSING:
-            return [Branch(ONE, flow, "next", why=why)]
-        return targets.not_known(name, flow)
+            if all(b.action == "next" and b.flow == before for b in yes):
+                return [Branch(ONE, before, "next", why=doubt, matched=False, near=1)]
+            yes = [b._replace(doubt=b.doubt or doubt, default=b.default and assume) for b in yes]
+            rest = [Branch(1 - chance, before, "next", matched=False, doubt=doubt, default=assume)] if chance != 1 else []
+            return [*yes, *rest, Branch(ONE, before, "next", why=doubt, matched=False, doubt=doubt, default=not assume, near=1)]
+        return [*yes, Branch(1 - chance, before, "next", why="chance decided against it", matched=False, near=1)]

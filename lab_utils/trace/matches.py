@@ -23,6 +23,7 @@ class Answer(NamedTuple):
 
 
 YES = Answer(True)
+NO = Answer(False)
 Judge = Callable[[Match, Flow, str, Surroundings], Answer]
 
 
@@ -54,27 +55,29 @@ def _all(answers: Iterable[Answer]) -> Answer:
 
 
 def basic(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
-    return _all(_basic(option, flow, hook) for option in match.options)
-
-
-def _basic(option: Option, flow: Flow, hook: str) -> Answer:
-    name, value = option.name, option.value
-    if name == "-s":
-        held = value.holds(flow.version, flow.src)
-        return Answer(held != option.negated, "" if held != option.negated else f"the source is {show_address(flow.version, flow.src)}")
-    if name == "-d":
-        held = value.holds(flow.version, flow.dst)
-        return Answer(
-            held != option.negated, "" if held != option.negated else f"the destination is {show_address(flow.version, flow.dst)}"
-        )
-    if name == "-p":
-        held = value in (0, flow.protocol) or (value == 1 and flow.protocol == 58 and flow.version == 6)
-        return Answer(held != option.negated, f"the protocol is {flow.protocol}")
-    if name == "-i":
-        return _answer(_device(value, flow.in_interface), option, _device_why("comes in by", flow.in_interface))
-    if name == "-o":
-        return _answer(_device(value, flow.out_interface), option, _device_why("goes out by", flow.out_interface))
-    return _answer(False, option, "the packet is no fragment")  # -f
+    question: Answer | None = None
+    assume = True
+    for option in match.options:
+        name, value = option.name, option.value
+        if name == "-s" or name == "-d":
+            address = flow.src if name == "-s" else flow.dst
+            if (value.version == flow.version and address & value.mask == value.address) == option.negated:
+                what = "source" if name == "-s" else "destination"
+                return Answer(False, f"the {what} is {show_address(flow.version, address)}") if around.explain else NO
+        elif name == "-p":
+            held = value in (0, flow.protocol) or (value == 1 and flow.protocol == 58 and flow.version == 6)
+            if held == option.negated:
+                return Answer(False, f"the protocol is {flow.protocol}") if around.explain else NO
+        elif name in ("-i", "-o"):
+            device = flow.in_interface if name == "-i" else flow.out_interface
+            answer = _answer(_device(value, device), option, _device_why("comes in by" if name == "-i" else "goes out by", device))
+            if answer.holds is False:
+                return answer
+            if answer.holds is None:
+                question, assume = question or answer, assume and answer.assume
+        elif not option.negated:
+            return Answer(False, "the packet is no fragment")  # -f
+    return YES if question is None else Answer(None, question.why, assume)
 
 
 def _device(wanted: str, device: str | None) -> bool | None:
@@ -86,7 +89,11 @@ def _device(wanted: str, device: str | None) -> bool | None:
 
 
 def _device_why(how: str, device: str | None) -> str:
-    return f"by which device the packet {how[:-3]} is not known" if device is None else f"the packet {how} {device or 'no device'}"
+    return (
+        f"by which device the packet {how.removesuffix(' by')} is not known"
+        if device is None
+        else f"the packet {how} {device or 'no device'}"
+    )
 
 
 # Ports
@@ -96,12 +103,17 @@ def _ports(option: Option, port: int | None, what: str) -> Answer:
     ranges: tuple[Range, ...] = option.value
     if port is None:
         if any(span.first == 0 and span.last == 65535 for span in ranges):
-            return _answer(True, option, "")
+            return NO if option.negated else YES
         return _answer(None, option, f"the {what} port is not known")
-    return _answer(any(span.first <= port <= span.last for span in ranges), option, f"the {what} port is {port}")
+    for first, last in ranges:
+        if first <= port <= last:
+            return YES if not option.negated else Answer(False, f"the {what} port is {port}")
+    return YES if option.negated else Answer(False, f"the {what} port is {port}")
 
 
 def transport(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
+    if len(match.options) == 1:
+        return _transport(match.options[0], flow)
     return _all(_transport(option, flow) for option in match.options)
 
 
@@ -394,6 +406,7 @@ def policy(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
     return Answer(None, "whether IPsec handles the packet is not known", pol is not None and (pol.value == "none") != pol.negated)
 
 
+TRANSPORTS = frozenset({"tcp", "udp", "udplite", "sctp", "dccp", "icmp", "icmp6", "icmpv6"})
 _PACKET = "the rule asks for a part of the packet that is not given"
 JUDGES: dict[str, Judge] = {
     "": basic,

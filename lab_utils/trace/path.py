@@ -16,7 +16,7 @@ from fractions import Fraction
 from lab_utils.iptables.ruleset import Ruleset
 from lab_utils.iptables.values import show_address
 from lab_utils.trace.engine import Ended, Engine, Trail, Walker
-from lab_utils.trace.flow import Origin, Program, Surroundings
+from lab_utils.trace.flow import ONE, Origin, Program, Surroundings
 from lab_utils.trace.iptables import IptablesProgram
 from lab_utils.trace.packet import Packet
 from lab_utils.trace.story import Destination, Step, Trace, Undecided, Verdict
@@ -44,10 +44,14 @@ def trace(
     With `explain`, the steps also tell of rules that did not match, and why.
     """
     around = Surroundings(packet, local_addresses, origin, sets, recent, routes, explain)
-    program: Program = IptablesProgram(ruleset) if isinstance(ruleset, Ruleset) else ruleset
+    program: Program
+    if isinstance(ruleset, Ruleset):
+        program = ruleset.traced = ruleset.traced or IptablesProgram(ruleset)
+    else:
+        program = ruleset
     engine = Engine(program, around)
     ended: list[Ended] = []
-    start = [Walker(around.first_flow(), Fraction(1))]
+    start = [Walker(around.first_flow(), ONE)]
     arrived = _local(engine, start, ended) if origin == "local" else _from_outside(engine, start, ended)
     ended += [Ended(walker, "ACCEPT") for walker in arrived]
     return _answer(engine, packet, ended, program.remarks(packet.version))

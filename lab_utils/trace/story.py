@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lab_utils.trace.packet import Packet
 
 Verdict = Literal["ACCEPT", "DROP", "REJECT"]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One thing that happened, or, for a near miss, almost did.
 
     `hook` is one of PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING, or "routing" for the kernel's decision between
