@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import lab_utils
 from lab_utils.errors import BadInput, Busy
+from lab_utils.grading import cgroups
 from lab_utils.grading.discover import Entry
 from lab_utils.grading.limits import Limits
 from lab_utils.grading.results import Grade, read_document
@@ -55,6 +56,7 @@ def grade_all(files: LabFiles, entries: Sequence[Entry], out: Path, slots: Seque
     for entry in entries:
         if entry.submission not in grades:
             todo.put(entry)
+    cgroups.sweep()
     watcher.begun(len(entries), len(grades))
     batch = _Batch(files, out, limits, prints, todo, grades, watcher, len(slots), todo.qsize())
     threads = [threading.Thread(target=batch.serve, args=(slot,), name=f"slot {slot.cluster}", daemon=True) for slot in slots]

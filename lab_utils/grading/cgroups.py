@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+PREFIX = "lab-grade"
 
 
 @dataclass
@@ -76,6 +77,16 @@ def make(name: str, memory_bytes: int, processes: int) -> Cgroup:
                 with suppress(OSError):
                     folder.rmdir()
     return group
+
+
+def sweep() -> None:
+    """Remove the empty groups of graders that were killed. Their names end with the process that made them."""
+    for controller in ("memory", "pids"):
+        for parent in _parents(controller):
+            for folder in parent.glob(f"{PREFIX}-*"):
+                if not Path("/proc", folder.name.removeprefix(f"{PREFIX}-")).exists():
+                    with suppress(OSError):
+                        folder.rmdir()
 
 
 def _parents(controller: str) -> list[Path]:

@@ -220,7 +220,9 @@ def wrap(view: View, limits: Limits) -> list[str]:
     words += ["--cap-drop", "ALL"]
     words += [word for name in CAPABILITIES for word in ("--cap-add", f"CAP_{name}")] if os.geteuid() == 0 else []
     if os.geteuid() != 0:  # without root, a user namespace is what allows all the others
-        words += ["--unshare-user", "--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE"]
+        words += ["--unshare-user", "--uid", "0", "--gid", "0"]
+        # SETFCAP is asked of whoever maps a root user into a further namespace: user_namespaces(7), since Linux 5.12.
+        words += ["--cap-add", "CAP_NET_ADMIN", "--cap-add", "CAP_NET_BIND_SERVICE", "--cap-add", "CAP_SETFCAP"]
     shown: dict[str, Path] = {"/usr": Path("/usr")}
     for place in ("/bin", "/lib", "/lib64", "/sbin"):
         if Path(place).is_symlink():

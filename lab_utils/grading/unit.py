@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_utils.errors import LabError
+from lab_utils.grading import cgroups
 from lab_utils.grading.arena import NO_CLUSTER, RECORD, Access, Arena, NoArena
 from lab_utils.grading.discover import Entry
 from lab_utils.grading.engine import execute
@@ -127,7 +128,7 @@ def start_kernel(job: Job, files: LabFiles, access: Access, learner: str) -> Ker
         "LAB_CLUSTER_FILE": RECORD,
         "LAB_LEARNER": learner,
     }
-    return Kernel(f"lab-grade-{os.getpid()}", view, env, job.limits, access.doors)
+    return Kernel(f"{cgroups.PREFIX}-{os.getpid()}", view, env, job.limits, access.doors)
 
 
 class Course:

@@ -1,7 +1,5 @@
 """A batch: found, run on several slots, written in every form, resumed; no submission stops it."""
 
-
-
 from __future__ import annotations
 
 import csv

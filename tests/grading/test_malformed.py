@@ -1,7 +1,5 @@
 """Malformed submissions: each is rejected with a sentence for the student, or read when it can be, and never stops anything."""
 
-
-
 from __future__ import annotations
 
 import copy

@@ -20,6 +20,7 @@ from lab_utils.grading.kernel import Kernel
 from lab_utils.grading.limits import MIB, Limits
 from lab_utils.grading.relay import Relay
 from lab_utils.grading.sandbox import ANSWERS, Door, View
+from lab_utils.run import run
 from tests.grading.conftest import DATA
 
 LIMITS = Limits(cell_seconds=60, grace_seconds=2)
@@ -338,6 +339,39 @@ def test_nothing_is_left_of_a_sandbox(fresh: Callable[..., Kernel]) -> None:
     assert not psutil.pid_exists(pid)
     assert not any(folder.exists() for folder in folders)
     assert len(list(Path("/proc/self/fd").iterdir())) < descriptors
+
+
+NOT_ROOT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from lab_utils.grading.limits import Limits
+from lab_utils.grading.sandbox import Door, Sandbox, View
+probe = "grep -E 'Uid|Cap|NoNew' /proc/self/status; unshare --user true || echo no-namespace; touch /usr/x || echo read-only; test -e /var || echo no-var"
+box = Sandbox("lab-grade-0", View({}), ["/bin/sh", "-c", probe], {"PATH": "/usr/bin"}, Limits(), [Door("172.31.255.254", 22, ("127.0.0.1", 1))])
+box.process.wait(20)
+print(box.last_words())
+print("doors", len(box.doors))
+box.close()
+"""
+
+
+def test_a_grader_that_is_not_root_makes_the_same_sandbox(tmp_path: Path) -> None:
+    import lab_utils
+
+    top = Path(lab_utils.__file__).parent.parent
+    python = Path("/usr/bin/python3")
+    if (
+        os.geteuid() != 0
+        or not python.exists()
+        or run([python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"], check=False).code
+    ):
+        pytest.skip("needs root, to become somebody else, and a Python 3.11 that somebody else may run")
+    other = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", "env", "-i", "PATH=/usr/bin:/bin"]
+    if run([*other, "test", "-r", top / "lab_utils/run.py"], check=False).code:
+        pytest.skip(f"another user cannot read {top}")
+    said = run([*other, python, "-B", "-c", NOT_ROOT, top], timeout=60).stdout
+    for word in ("NoNewPrivs:\t1", "CapEff:\t0000000000000000", "no-namespace", "read-only", "no-var", "doors 1"):
+        assert word in said, said
 
 
 def rss() -> float:
