@@ -142,7 +142,7 @@ class Canvas:
     @contextmanager
     def group(self, title: str = "", classes: str = "") -> Iterator[None]:
         """Things that belong together; `title` shows when the mouse rests on them."""
-        self.parts.append(f"<g{_attributes(classes=classes)}>" + (f"<title>{escape(title)}</title>" if title else ""))
+        self.parts.append(f"<g{_attributes(classes=classes)}>" + (f"<title>{_lines(title)}</title>" if title else ""))
         yield
         self.parts.append("</g>")
 
@@ -215,3 +215,8 @@ def n(value: float) -> str:
 
 def _attributes(classes: str = "", dash: str = "") -> str:
     return (f' class="{classes}"' if classes else "") + (f' stroke-dasharray="{dash}"' if dash else "")
+
+
+def _lines(text: str) -> str:
+    """Hover text keeps its line breaks, without empty lines."""
+    return "\n".join(escape(line) for line in text.split("\n") if line.strip())

@@ -111,7 +111,7 @@ def _read_node(place: Path, about: Mapping[str, Any]) -> NodeSnapshot:
         inode=host.get("inode"),
         names=host.get("names") or {},
         outputs={key: host[key] for key in COMMANDS if key in host},
-        sandboxes=tuple(_sandbox(box) for box in boxes),
+        sandboxes=tuple(sorted((_sandbox(box) for box in boxes), key=lambda box: (box.namespace, box.name))),
         crictl_pods=_read_json(place / "crictl-pods.json", "part of the snapshot is missing", dict),
         crictl_ps=_read_json(place / "crictl-ps.json", "part of the snapshot is missing", dict),
         **{key: (place / name).read_text(encoding="utf-8") if (place / name).exists() else "" for key, name in TEXTS.items()},
