@@ -51,9 +51,6 @@ ExecStopPost=/bin/systemctl poweroff --no-block
 StandardOutput=file:/dev/ttyS1
 StandardError=inherit
 TimeoutStartSec=infinity
-
-[Install]
-WantedBy=default.target
 """
 
 NETWORK = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n"
@@ -124,7 +121,7 @@ def _debian(root: Path, folder: Path) -> None:
         raise ArtifactFailed(
             "the guest's Debian could not be made:\n" + "\n".join(said[-8:]), "Is deb.debian.org, or your mirror, reachable?"
         )
-    run(["chroot", root, "useradd", "--create-home", "--shell=/bin/bash", USER])  # it refuses to be a namespace's process 1
+    run(["chroot", root, "useradd", "--create-home", "--shell=/bin/bash", USER])
     files = {
         "etc/hostname": "machine\n",
         "etc/hosts": "127.0.0.1 localhost\n127.0.1.1 machine\n",
@@ -139,8 +136,11 @@ def _debian(root: Path, folder: Path) -> None:
     (root / "etc/sudoers.d" / USER).chmod(0o440)
     (root / "etc/resolv.conf").unlink(missing_ok=True)
     (root / "etc/resolv.conf").symlink_to("/run/systemd/resolve/stub-resolv.conf")
-    in_root(root, ["systemctl", "enable", "systemd-networkd", "systemd-resolved", "proof"])
-    in_root(root, ["systemctl", "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"])
+    # The default target is graphical.target, which comes after multi-user.target: the test begins when the machine is up.
+    (root / "etc/systemd/system/graphical.target.wants").mkdir()
+    (root / "etc/systemd/system/graphical.target.wants/proof.service").symlink_to("../proof.service")
+    run(["chroot", root, "systemctl", "enable", "systemd-networkd", "systemd-resolved"])
+    run(["chroot", root, "systemctl", "mask", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer"])
 
 
 def _checkouts(root: Path, folder: Path) -> None:
@@ -155,15 +155,21 @@ def _checkouts(root: Path, folder: Path) -> None:
     # As the files lie here, so that a change can be tried before it is committed.
     files = run(["git", "-C", paths.repo_dir(), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]).stdout
     run(["tar", "-C", paths.repo_dir(), "--null", "--files-from=-", "--ignore-failed-read", "-cf", archive], input=files)
+    installed: Path | None = None
     for owner, place in CHECKOUTS.items():
         (root / place.lstrip("/")).mkdir()
         run(["tar", "-xf", archive, "-C", root / place.lstrip("/")])
         pip = [f"{place}/.venv/bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-index"]
-        in_root(root, ["python3", "-m", "venv", f"{place}/.venv"])
-        in_root(root, [*pip, "--find-links=/mnt/wheels", *WHEELS], binds={wheels: "/mnt/wheels"})
-        in_root(root, [*pip, "--no-deps", "--no-build-isolation", "-e", place])
-        in_root(root, ["chown", "-R", f"{owner}:", place])
-    (root / "mnt/wheels").rmdir()
+        in_root(root, ["python3", "-m", "venv", "--without-pip", f"{place}/.venv"], writable=True)
+        packages = next((root / place.lstrip("/") / ".venv/lib").glob("python3*/site-packages"))
+        if installed is None:
+            in_root(root, ["python3", "-m", "venv", f"{place}/.venv"], writable=True)
+            in_root(root, [*pip, "--find-links=/mnt/wheels", *WHEELS], binds={wheels: "/mnt/wheels"}, writable=True)
+            installed = packages
+        else:
+            run(["cp", "-a", f"{installed}/.", packages])
+        in_root(root, [*pip, "--no-deps", "--no-build-isolation", "-e", place], writable=True)
+        run(["chroot", root, "chown", "-R", f"{owner}:", place])
 
 
 def _pins(lock: Path) -> str:
@@ -192,7 +198,7 @@ def _caches(root: Path, entries: list[Path]) -> None:
                 run(["cp", "-a", "--reflink=auto", source, place])
                 for path in [source, *(source.rglob("*") if source.is_dir() else ())]:
                     times[str(target / path.relative_to(source))] = path.lstat().st_mtime_ns
-    in_root(root, ["chown", "-R", f"{USER}:", f"/home/{USER}"])
+    run(["chroot", root, "chown", "-R", f"{USER}:", f"/home/{USER}"])
     (root / TIMES).write_text(json.dumps(times))
 
 
