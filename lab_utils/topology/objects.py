@@ -91,9 +91,7 @@ def _service(item: Mapping[str, Any], ready: Mapping[tuple[str, str], list[str]]
 
 def read_pod(item: Mapping[str, Any], netns: str, sandbox: str) -> Pod:
     meta, spec, status = item["metadata"], item.get("spec") or {}, item.get("status") or {}
-    ips = [str(entry["ip"]) for entry in status.get("podIPs") or [] if entry.get("ip")] or [str(status["podIP"])] * bool(
-        status.get("podIP")
-    )
+    ips = [str(entry["ip"]) for entry in status.get("podIPs") or [{"ip": status.get("podIP")}] if entry.get("ip")]
     owners = meta.get("ownerReferences") or []
     return Pod(
         namespace=str(meta.get("namespace", "")),
