@@ -163,3 +163,31 @@ def test_without_api_objects_the_sandboxes_are_the_pods(recorded: Snapshot) -> N
     bare = Topology.from_snapshot(replace(recorded, pods=(), services=(), endpointslices=()))
     assert {pod.key: pod.ip for pod in bare.pods.values()} == {pod.key: pod.ip for pod in Topology.from_snapshot(recorded).pods.values()}
     assert bare.path(CLIENT, WEB1).arrived
+
+
+def test_a_pod_that_waits_for_its_node_has_no_address_and_does_no_harm(recorded: Snapshot) -> None:
+    waiting = {"kind": "Pod", "metadata": {"name": "late", "namespace": "default"}, "spec": {}, "status": {"phase": "Pending"}}
+    topology = Topology.from_snapshot(replace(recorded, pods=(*recorded.pods, waiting)))
+    assert topology.pod("late").ip == ""
+    with pytest.raises(BadInput, match="has no IP address"):
+        topology.path(CLIENT, "late")
+    with pytest.raises(BadInput, match="was not read"):
+        topology.path("late", CLIENT)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"kind": "Pod"}, {"kind": "Pod", "metadata": []}, {"metadata": {"name": "x"}, "status": {"podIPs": [1]}}]
+)
+def test_objects_that_kubernetes_never_writes_are_refused(recorded: Snapshot, broken: dict[str, object]) -> None:
+    with pytest.raises(BadInput, match="not what Kubernetes writes"):
+        Topology.from_snapshot(replace(recorded, pods=(broken,)))
+
+
+def test_a_pod_that_has_ended_does_not_own_its_old_address(recorded: Snapshot) -> None:
+    ended = {
+        **recorded.pods[0],
+        "metadata": {"name": "old", "namespace": "default"},
+        "status": {"phase": "Succeeded", "podIP": "10.244.1.2"},
+    }
+    topology = Topology.from_snapshot(replace(recorded, pods=(ended, *recorded.pods)))
+    assert topology.path(CLIENT, "10.244.1.2").target == WEB1

@@ -8,7 +8,7 @@ from functools import cached_property
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from lab_utils.errors import BadInput
+from lab_utils.errors import BadInput, LabError
 from lab_utils.links import FOUND, Device, End, Namespace, Peer, match_peers, read_namespace
 from lab_utils.snapshot.model import NodeSnapshot, Sandbox, Snapshot
 from lab_utils.topology.objects import Pod, Service, ServicePort, read_pod, read_services
@@ -83,6 +83,15 @@ class Topology:
 
     @classmethod
     def from_snapshot(cls, snapshot: Snapshot) -> Topology:
+        try:
+            return cls._from_snapshot(snapshot)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, LabError):
+                raise
+            raise BadInput(f"the snapshot's objects are not what Kubernetes writes ({type(error).__name__}: {error})") from None
+
+    @classmethod
+    def _from_snapshot(cls, snapshot: Snapshot) -> Topology:
         nodes: list[NodeView] = []
         namespaces: list[Namespace] = []
         boxes: dict[tuple[str, str], tuple[NodeSnapshot, Sandbox, str]] = {}
