@@ -93,8 +93,9 @@ class _Reader:
             if SHAPE.fullmatch(body) is not None:
                 packets = head[1]
                 chain.add(body[1:], number, (int(packets), int(head[2])) if packets is not None else None)
+                self.last = number
                 return
-        self.last = number
+        self.last = number if line else self.last
         self._any(line, number)
 
     def _any(self, line: str, number: int) -> None:

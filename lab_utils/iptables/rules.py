@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lab_utils.iptables.options import ALIASES, BASICS, IMPLIED, MATCHES, TARGETS, VERDICTS, Known
@@ -13,10 +13,10 @@ from lab_utils.iptables.words import quote, split_words
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option as written (`words`), and what it says (`value`, typed; see `values`)."""
+    """One option as written (`words`), and what it says (`value`, typed; see `values`). Options that say the same are equal."""
 
     name: str
-    words: tuple[str, ...] = ()
+    words: tuple[str, ...] = field(default=(), compare=False)
     negated: bool = False
     value: Any = True
     known: bool = True

@@ -25,7 +25,7 @@ BODY = (
     rf"| -m (?:tcp|udp|sctp)(?= -p| --dport| -[jsdm]|$)"
     rf"| -p (?(3)(?!)|(tcp|udp|sctp)(?![^ ]))"
     rf"| --dport (?(3)(?(4)(?!)|(?P<dport>{_PORT}))|(?!))"
-    rf"| -m statistic --mode random --probability [01]\.[0-9]++"
+    rf"| -m statistic --mode random --probability (?:0\.[0-9]++|1\.0++)"
     rf"| -m addrtype --(?:src|dst)-type LOCAL"
     rf"| -m conntrack --ctstate (?:NEW|INVALID|RELATED,ESTABLISHED)(?![^ ])"
     rf"| -m mark --mark {_HEX}/{_HEX}(?![^ ])"
