@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lab_utils.embedded import network
 from lab_utils.run import run
 
 
@@ -19,4 +20,6 @@ def kernel_lacks() -> list[str]:
     filesystems = Path("/proc/filesystems").read_text().split()
     if "overlay" not in filesystems and not run(["modprobe", "overlay"], check=False).ok:
         found.append("overlay file systems")
+    if network.bridge_netfilter() == "not loaded" and not run(["modprobe", "--dry-run", "br_netfilter"], check=False).ok:
+        found.append("netfilter for bridges (br_netfilter)")
     return found

@@ -22,6 +22,7 @@ from lab_utils.errors import CommandFailed, HostLacks
 from lab_utils.run import run
 
 NETNS_DIR = Path("/run/netns")
+BRIDGE_SYSCTLS = Path("/proc/sys/net/bridge")
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,23 @@ def forward_is_closed() -> bool:
     if not legacy.exists() or "filter" not in legacy.read_text().split():
         return False
     return "-P FORWARD DROP" in run(["iptables-legacy", "-S", "FORWARD"], check=False).stdout
+
+
+def bridge_netfilter() -> str:
+    return "loaded" if BRIDGE_SYSCTLS.is_dir() else "not loaded"
+
+
+def load_bridge_netfilter() -> None:
+    """Services need it: what Pods of one node say to each other over its bridge has to pass kube-proxy's rules (flannel refuses to
+    start without). It is switched per network namespace and on by default, so the host's own bridges are taken out of it."""
+    if bridge_netfilter() == "not loaded":
+        run(["modprobe", "br_netfilter"])
+        for file in BRIDGE_SYSCTLS.glob("bridge-nf-call-*"):
+            file.write_text("0")
+
+
+def unload_bridge_netfilter() -> None:
+    run(["modprobe", "-r", "br_netfilter"], check=False)
 
 
 def forget_netns_mount() -> None:

@@ -22,7 +22,9 @@ from lab_utils.embedded.state import State
 from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
 
-NETNS = str(network.NETNS_DIR)  # a key of State.host_before
+# Keys of State.host_before that are no files below /proc/sys.
+NETNS = str(network.NETNS_DIR)
+BRIDGE_NETFILTER = "br_netfilter"
 
 # systemd, containerd, kubelet and others of a node hold about fifteen of these each, and the kernel's 128 are for all of root's
 # processes on the machine: the third cluster's kubelets would end with "inotify_init: too many open files".
@@ -220,7 +222,9 @@ def _wire(known: State) -> None:
     """The network, the way out, and what the host said before."""
     known.host_before.setdefault(NETNS, "mounted" if network.NETNS_DIR.is_mount() else "not mounted")
     _remember(known, INOTIFY)
+    known.host_before.setdefault(BRIDGE_NETFILTER, _said_elsewhere(BRIDGE_NETFILTER) or network.bridge_netfilter())
     known.save()
+    network.load_bridge_netfilter()
     if int(INOTIFY.read_text()) < INOTIFY_ENOUGH:
         INOTIFY.write_text(str(INOTIFY_ENOUGH))
     network.make(known.plan, known.nodes)
@@ -235,8 +239,11 @@ def _wire(known: State) -> None:
 
 def _remember(known: State, file: Path) -> None:
     """What the host said. Another cluster may have changed it already: then it is that one's record which holds the host's own value."""
-    elsewhere = [other.host_before[str(file)] for other in state.all_states() if str(file) in other.host_before]
-    known.host_before.setdefault(str(file), elsewhere[0] if elsewhere else file.read_text().strip())
+    known.host_before.setdefault(str(file), _said_elsewhere(str(file)) or file.read_text().strip())
+
+
+def _said_elsewhere(key: str) -> str:
+    return next((other.host_before[key] for other in state.all_states() if key in other.host_before), "")
 
 
 def _boot(known: State, names: list[str]) -> None:
@@ -259,6 +266,8 @@ def _remove(known: State) -> None:
             Path(file).write_text(value)
     if not others and known.host_before.get(NETNS) == "not mounted":
         network.forget_netns_mount()
+    if not others and known.host_before.get(BRIDGE_NETFILTER) == "not loaded":
+        network.unload_bridge_netfilter()
     shutil.rmtree(known.folder)
 
 
