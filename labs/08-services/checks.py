@@ -446,7 +446,7 @@ def carries(lab: CheckContext, times: int) -> None:
     )
 
 
-@check("proxy", points=10, after=["rules"])
+@check("proxy", points=10, after=["rules"], timeout=240)
 def _(lab: CheckContext) -> None:
     service = lab.get("service", "mine")
     label = "service.kubernetes.io/service-proxy-name"
@@ -497,7 +497,7 @@ def knows(node: Node, ip: str) -> bool:
     return f" {ip}/32 " in node.run("iptables-save").stdout
 
 
-@check("follow", points=8, after=["proxy"])
+@check("follow", points=8, after=["proxy"], timeout=240)
 def _(lab: CheckContext) -> None:
     ready = lab.steady(
         lambda: len(endpoints_of(lab, "mine")) >= 4 and endpoints_of(lab, "mine"),
