@@ -70,6 +70,8 @@ def ensure(wanted: Iterable[Image], progress: Progress) -> dict[str, Path]:
     images = list(wanted)
     if not all(find(image, progress) for image in images):
         need_root("making images")
+        # Programs first: compiling takes long, and nobody who wants another image should wait for it.
+        programs.ensure([name for image in to_build(images, progress) for name in image.programs], progress)
         with store.locked(root_cache_dir() / "images" / "all", progress):
             _make([image for image in images if not find(image, progress)], progress)
     found = {image.key: find(image, progress) for image in images}

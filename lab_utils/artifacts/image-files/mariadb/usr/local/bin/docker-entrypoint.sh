@@ -3,6 +3,8 @@
 # password, the database and the user that the environment asks for. Then the server takes this process's place.
 set -euo pipefail
 data=/var/lib/mysql
+mkdir -p /run/mysqld
+if [ "$(id -u)" = 0 ]; then chown mysql:mysql "$data" /run/mysqld; fi
 
 if [ "${1:-}" = mariadbd ] && [ ! -d "$data/mysql" ]; then
     : "${MARIADB_ROOT_PASSWORD:=${MYSQL_ROOT_PASSWORD:-}}"

@@ -1,0 +1,161 @@
+"""Official releases, fetched from a real server on loopback: right, wrong, short and missing files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab_utils.artifacts import download, gobuild, programs
+from lab_utils.artifacts.versions import Download, Program, Versions, pinned
+from lab_utils.errors import ArtifactFailed, BadInput
+from lab_utils.progress import Silent
+from tests.artifacts.conftest import Mirror, Told
+
+GOOD = b"#!/bin/sh\necho I am the program\n" * 1000
+URL = "https://dl.example.org/v1/tool"
+
+
+def at(url: str = URL, data: bytes = GOOD) -> Download:
+    return Download(url, hashlib.sha256(data).hexdigest(), None)
+
+
+def test_a_good_file_arrives_whole(mirror: Mirror, tmp_path: Path, told: Told) -> None:
+    mirror.put(URL, GOOD)
+    assert download.fetch(at(), tmp_path / "tool", told) == hashlib.sha256(GOOD).hexdigest()
+    assert (tmp_path / "tool").read_bytes() == GOOD
+    assert "tool: 0 of 0 MB" in told
+
+
+def test_a_file_with_a_wrong_checksum_is_fetched_again(mirror: Mirror, tmp_path: Path, told: Told) -> None:
+    mirror.put(URL, GOOD)
+    mirror.once["/dl.example.org/v1/tool"] = GOOD.replace(b"program", b"malware")
+    download.fetch(at(), tmp_path / "tool", told)
+    assert (tmp_path / "tool").read_bytes() == GOOD
+    assert "so it is refused" in told and len(mirror.asked) == 2
+
+
+def test_a_file_that_stays_wrong_is_refused_and_removed(mirror: Mirror, tmp_path: Path, told: Told) -> None:
+    mirror.put(URL, b"something else")
+    with pytest.raises(ArtifactFailed, match=r"its sha256 is .* so it is refused"):
+        download.fetch(at(), tmp_path / "tool", told)
+    assert list(tmp_path.glob("tool*")) == []
+
+
+def test_a_file_that_ends_early_is_refused(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.put(URL, GOOD)
+    mirror.cut.add("/dl.example.org/v1/tool")
+    with pytest.raises(ArtifactFailed, match=r"it ended after \d+ of \d+ bytes|IncompleteRead"):
+        download.fetch(at(), tmp_path / "tool", Silent())
+    assert list(tmp_path.glob("tool*")) == []
+
+
+def test_a_missing_file_is_asked_for_once(mirror: Mirror, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactFailed, match="the server says 404"):
+        download.fetch(at(), tmp_path / "tool", Silent())
+    assert len(mirror.asked) == 1
+
+
+def test_a_published_sum_is_read_from_beside_the_file(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.put(URL, GOOD)
+    mirror.put(f"{URL}.sha256", f"{hashlib.sha256(GOOD).hexdigest()}  tool\n".encode())
+    download.fetch(Download(URL, None, f"{URL}.sha256"), tmp_path / "tool", Silent())
+    assert (tmp_path / "tool").exists()
+
+
+def test_the_sum_for_a_file_is_found_among_others() -> None:
+    text = f"{'a' * 64}  runc.arm64\n{'b' * 64} *runc.amd64\n"
+    assert download.sum_in(text, "runc.amd64") == "b" * 64
+    assert download.sum_in("c" * 64, "kubelet") == "c" * 64
+    with pytest.raises(ArtifactFailed):
+        download.sum_in("<html>not found</html>", "kubelet")
+
+
+def test_a_server_that_is_not_there_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_RELEASES", "http://127.0.0.1:9")
+    assert download.reachable([URL, "https://other.example.org/x"]) == set()
+
+
+def _pin(monkeypatch: pytest.MonkeyPatch, **changes: object) -> Program:
+    """One released program with a sum of our own, in the place of kubelet's."""
+    sums = {arch: hashlib.sha256(GOOD).hexdigest() for arch in ("amd64", "arm64")}
+    program = replace(pinned().program("kubelet"), sha256=sums, **changes)  # type: ignore[arg-type]
+    versions = Versions("bookworm", {"kubelet": program}, {})
+    monkeypatch.setattr(programs, "pinned", lambda: versions)
+    return program
+
+
+def _built(wanted: list[Program], out: Path, progress: object) -> None:
+    for program in wanted:
+        (out / program.name).write_bytes(b"built")
+
+
+def test_a_release_is_taken_before_anything_is_built(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    program = _pin(monkeypatch)
+    where = program.download(programs.arch())
+    assert where is not None
+    mirror.put(where.url, GOOD)
+    path = programs.ensure(["kubelet"], told)["kubelet"]
+    assert path.read_bytes() == GOOD and path.stat().st_mode & 0o111
+    known = programs.provenance_of("kubelet")
+    assert (known.source, known.detail, known.sha256) == ("release", where.url, hashlib.sha256(GOOD).hexdigest())
+    asked = len(mirror.asked)
+    programs.ensure(["kubelet"], told)
+    assert len(mirror.asked) == asked, "what is in the cache is not fetched again"
+
+
+def test_a_damaged_program_is_fetched_again(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    program = _pin(monkeypatch)
+    mirror.put(program.download(programs.arch()).url, GOOD)  # type: ignore[union-attr]
+    path = programs.ensure(["kubelet"], told)["kubelet"]
+    path.write_bytes(b"damaged")
+    assert programs.ensure(["kubelet"], told)["kubelet"].read_bytes() == GOOD
+    assert "kubelet in the cache is damaged" in told
+
+
+def test_a_program_comes_out_of_its_archive(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        info = tarfile.TarInfo("./bin/kubelet")
+        info.size = len(GOOD)
+        tar.addfile(info, io.BytesIO(GOOD))
+    sums = {arch: hashlib.sha256(packed.getvalue()).hexdigest() for arch in ("amd64", "arm64")}
+    program = replace(_pin(monkeypatch), member="bin/kubelet", release="https://dl.example.org/all-{arch}.tgz", sha256=sums)
+    monkeypatch.setattr(programs, "pinned", lambda: Versions("bookworm", {"kubelet": program}, {}))
+    mirror.put(f"https://dl.example.org/all-{programs.arch()}.tgz", packed.getvalue())
+    assert programs.ensure(["kubelet"], told)["kubelet"].read_bytes() == GOOD
+
+
+def test_without_the_release_the_program_is_built_and_the_reason_said(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    _pin(monkeypatch)
+    monkeypatch.setattr(gobuild, "build", _built)
+    assert programs.ensure(["kubelet"], told)["kubelet"].read_bytes() == b"built"
+    assert "the server says 404 Not Found; kubelet is built from source instead" in told
+    assert programs.provenance_of("kubelet").source == "build"
+
+
+def test_without_any_server_the_program_is_built_and_the_reason_said(monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    monkeypatch.setenv("LAB_RELEASES", "http://127.0.0.1:9")
+    _pin(monkeypatch)
+    monkeypatch.setattr(gobuild, "build", _built)
+    programs.ensure(["kubelet"], told)
+    assert "no answer from dl.k8s.io: building from source instead" in told
+
+
+def test_lab_sources_limits_the_ways(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
+    _pin(monkeypatch)
+    monkeypatch.setenv("LAB_SOURCES", "cache,release")
+    with pytest.raises(ArtifactFailed, match="404"):
+        programs.ensure(["kubelet"], told)
+    monkeypatch.setenv("LAB_SOURCES", "cache")
+    programs.ways.cache_clear()
+    with pytest.raises(ArtifactFailed, match="LAB_SOURCES=cache allows: kubelet"):
+        programs.ensure(["kubelet"], told)
+    monkeypatch.setenv("LAB_SOURCES", "thin air")
+    programs.ways.cache_clear()
+    with pytest.raises(BadInput, match="thin air"):
+        programs.ways()
