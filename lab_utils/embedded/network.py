@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab_utils.embedded.kubeadm import POD_SUBNET, SERVICE_SUBNET
 from lab_utils.errors import CommandFailed, HostLacks
 from lab_utils.run import run
 
@@ -119,12 +120,20 @@ def forwarding_files(plan: Plan, outside: str) -> list[Path]:
 
 
 def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> None:
-    """Let the nodes reach what the host reaches, by NAT; where the host drops what it forwards, by two rules of our own too."""
+    """Let the nodes reach what the host reaches, by NAT; where the host drops what it forwards, by two rules of our own too.
+
+    What is meant for a Pod or a Service that is gone finds no rule on its node and follows the default route: it ends here, and
+    does not go out to be answered by whoever has that address there.
+    """
     for file in forwarding_files(plan, outside):
         file.write_text("1")
     rules = f"""
         table ip {plan.link} {{
             chain out {{ type nat hook postrouting priority srcnat; ip saddr {plan.subnet} oifname "{outside}" masquerade; }}
+            chain strays {{
+                type filter hook forward priority filter;
+                iifname "{plan.link}" ip daddr {{ {POD_SUBNET}, {SERVICE_SUBNET} }} reject with icmp type host-unreachable
+            }}
         }}
     """
     run(["nft", "-f", "-"], input=f"table ip {plan.link} {{}}\ndelete table ip {plan.link}\n{rules}")
