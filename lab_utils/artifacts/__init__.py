@@ -18,6 +18,7 @@ Programs lie in the user's cache and need no root. The rest does, and lies in th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -31,7 +32,7 @@ from lab_utils.paths import cache_dir, root_cache_dir
 from lab_utils.progress import Progress
 from lab_utils.run import end_all
 
-__all__ = ["CORE_IMAGES", "Provenance", "binaries", "binary", "image", "image_store", "node_root", "prepare", "provenance"]
+__all__ = ["CORE_IMAGES", "Provenance", "binaries", "binary", "image", "image_store", "node_root", "prepare", "provenance", "prune"]
 
 CORE_IMAGES = tuple(image.name for image in core_images())
 """The official names of the images that are in every node's store."""
@@ -74,6 +75,19 @@ def prepare(progress: Progress) -> None:
 def _debian(build: list[Image], progress: Progress) -> None:
     debian.base(progress)
     images.packages_for(build, progress)
+
+
+def prune(in_use: Iterable[Path], progress: Progress) -> int:
+    """Remove node roots and image stores of older recipes, but for those in use by a cluster. Returns how many went.
+
+    Pass each existing cluster's node root and image store: running nodes lie over the one, and `lab reset` links from the other.
+    """
+    keep = {path.parent for path in (*in_use, node_root(progress), image_store(progress))}
+    old = [Path(one.path) for kind in ("noderoot", "imagestore") for one in store.all_under(root_cache_dir() / kind)]
+    gone = [place for place in old if place not in keep]
+    for place in gone:
+        store.remove(place)
+    return len(gone)
 
 
 def provenance() -> list[Provenance]:

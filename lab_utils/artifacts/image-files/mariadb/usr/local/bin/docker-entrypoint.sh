@@ -12,7 +12,8 @@ if [ "${1:-}" = mariadbd ] && [ ! -d "$data/mysql" ]; then
         echo "Database is uninitialized and password option is not specified: set MARIADB_ROOT_PASSWORD" >&2
         exit 1
     fi
-    mariadb-install-db --user=mysql --datadir="$data" --skip-test-db --auth-root-authentication-method=normal >/dev/null
+    mariadb-install-db --user=mysql --datadir="$data" --force --skip-test-db --skip-name-resolve \
+        --auth-root-authentication-method=normal >&2
     quote() { printf "%s" "$1" | sed "s/[\\\\']/\\\\&/g"; }
     {
         echo "FLUSH PRIVILEGES;"
