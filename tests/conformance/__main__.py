@@ -55,7 +55,7 @@ def main(existing: str | None, focus: str, processes: int) -> None:
 
 def run_on(cluster: Cluster, tests: suite.Suite, focus: str, processes: int, console: Console) -> bool:
     """Run them, and say what came of each that did not pass. True when one failed, or none ran."""
-    stand_ins = images.provide(cluster, tests.nnp, console)
+    stand_ins = images.provide(cluster, tests, console)
     out = cache_dir() / "conformance"
     out.mkdir(parents=True, exist_ok=True)
     junit, log = out / "junit.xml", out / "e2e.log"

@@ -1,58 +1,72 @@
 """The images that the chosen tests ask for, where no registry can be reached.
 
-Each of them is one of ours under the name that the suite uses. What differs from the official one is said here, and in the
-README's table: a test that passes with a stand-in was passed by the cluster, for these images only serve, wait and look up names.
+Each of them is built of the same programs and Debian packages as the course's own, under the name that the suite uses. What
+differs from the official one is said here and in the README's table. They only serve, wait, look up names and print what they
+are told: what is tested is the cluster.
 """
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from lab_utils.artifacts import archive, programs
+from lab_utils.artifacts import archive, images, programs, store
 from lab_utils.artifacts.archive import LayerFile
 from lab_utils.artifacts.layers import Layer
 from lab_utils.artifacts.versions import Image, pinned
 from lab_utils.cluster import Cluster
 from lab_utils.progress import Progress
 from lab_utils.providers import provider
+from tests.conformance.suite import Suite
 
 E2E = "registry.k8s.io/e2e-test-images"
 
-# The suite's name → the image of versions.toml that stands in.
-STAND_INS = {
-    f"{E2E}/busybox:1.37.0-1": "busybox",  # Debian's 1.35
-    f"{E2E}/nginx:1.15-4": "nginx",  # Debian's 1.22
-    # Official: Debian with dnsutils and coredns. Ours for agnhost is that, and agnhost.
-    f"{E2E}/glibc-dns-testing:2.0.0": "agnhost",
-    # An older agnhost, to change a Pod's image to. Ours is the same as before under another name.
-    f"{E2E}/agnhost:2.55": "agnhost",
-}
-
-NONEWPRIVS = Image(
-    key="nonewprivs",
-    name=f"{E2E}/nonewprivs:1.4",
-    cmd=("/usr/local/bin/nnp",),
+# Debian's busybox 1.35. Its sh drops environment variables whose names no shell could use ("data-1"), which the official one
+# hands on and some tests look for; bash hands them on too.
+BUSYBOX = Image(
+    key="e2e-busybox",
+    name=f"{E2E}/busybox:1.37.0-1",
+    packages=("base-passwd", "bash", "busybox", "libc-bin", "libc6", "libtinfo6", "netbase"),
+    applets=True,
+    links={"/usr/bin/sh": "bash"},
+    cmd=("sh",),
 )
 
+NONEWPRIVS = Image(key="nonewprivs", name=f"{E2E}/nonewprivs:1.4", cmd=("/usr/local/bin/nnp",))
 
-def provide(cluster: Cluster, nnp: Path, progress: Progress) -> list[str]:
-    """Put them on every node. Returns one line per image that is not the official one."""
-    there = {name for image in cluster.get("nodes")["items"] for each in image["status"]["images"] for name in each["names"]}
+
+def wanted(suite: Suite) -> list[Image]:
+    """Each is pulled where its registry answers, and otherwise built as said here."""
+    agnhost = replace(pinned().image("agnhost"), key="e2e-agnhost", files=str(suite.agnhost_files))
+    return [
+        agnhost,
+        BUSYBOX,
+        # An older agnhost, for a Pod's image to be changed to. Ours is the same one under another name.
+        replace(agnhost, key="e2e-agnhost-before", name=f"{E2E}/agnhost:2.55"),
+        # Official: Debian with dnsutils and coredns. Ours for agnhost is that, and agnhost.
+        replace(agnhost, key="e2e-dns", name=f"{E2E}/glibc-dns-testing:2.0.0", entrypoint=(), cmd=("bash",)),
+        replace(pinned().image("nginx"), key="e2e-nginx", name=f"{E2E}/nginx:1.15-4"),  # Debian's 1.22
+    ]
+
+
+def provide(cluster: Cluster, suite: Suite, progress: Progress) -> list[str]:
+    """Put them on every node. Returns one line for each image that is not the official one."""
+    images_wanted = wanted(suite)
+    chosen = provider(cluster.provider)
     said = []
     with progress.step("Images under the names that the suite uses"):
-        for name, key in STAND_INS.items():
-            if name in there:
-                continue
-            ours = pinned().image(key).name
-            for node in cluster.nodes:
-                node.run(["ctr", "-n", "k8s.io", "images", "tag", "--force", ours, name], check=True)
-            said.append(f"{name} is {ours}")
+        archives = images.ensure(images_wanted, progress)
+        for image in images_wanted:
+            chosen.load(cluster.record, archives[image.key], progress)
+            made = store.read(archives[image.key].parent)
+            if made and made.source != "registry":
+                said.append(f"{image.name}: {made.detail[:120]}")
         with tempfile.TemporaryDirectory(prefix="lab-e2e-") as folder:
             file = Path(folder) / "nonewprivs.tar"
-            _nonewprivs(nnp, Path(folder) / "layer.tar", file)
-            provider(cluster.provider).load(cluster.record, file, progress)
-            said.append(f"{NONEWPRIVS.name} is built here of its official program and nothing else")
+            _nonewprivs(suite.nnp, Path(folder) / "layer.tar", file)
+            chosen.load(cluster.record, file, progress)
+        said.append(f"{NONEWPRIVS.name}: built here of its official program, and nothing else")
     return said
 
 

@@ -7,6 +7,7 @@ finds the Kubernetes libraries in its cache when the cluster's own programs were
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lab_utils.artifacts.versions import pinned
 from lab_utils.errors import ArtifactFailed
 from lab_utils.paths import cache_dir
 from lab_utils.progress import Progress
-from lab_utils.run import follow
+from lab_utils.run import follow, run
 
 GOMOD = Path(__file__).with_name("gomod")
 
@@ -47,12 +48,17 @@ class Suite:
         """The program of the official image `nonewprivs`."""
         return self.folder / "nnp"
 
+    @property
+    def agnhost_files(self) -> Path:
+        """What the official agnhost image holds beside its program: a certificate that only its own tests trust."""
+        return self.folder / "agnhost"
+
 
 def build(progress: Progress) -> Suite:
     """From the cache, or built: some four minutes on two processors when the cluster's programs were built here before."""
     version = pinned().program("kubelet").version
     flags = [*FLAGS, f"-ldflags=-s -w {_stamps(version)}"]
-    place = cache_dir() / "e2e" / f"{version}-{store.recipe(version, flags, PROGRAMS, GOMOD / 'go.mod', GOMOD / 'go.sum', arch())}"
+    place = cache_dir() / "e2e" / f"{version}-{store.recipe(2, version, flags, PROGRAMS, GOMOD / 'go.mod', GOMOD / 'go.sum', arch())}"
     if store.find(place, progress):
         return Suite(place)
     with store.locked(place, progress), store.making(place) as part:
@@ -64,6 +70,10 @@ def build(progress: Progress) -> Suite:
                 # On a desktop that is in use, and in CI beside other work, this much compiling should give way.
                 if follow(["nice", *argv], said.append, env=_environment(), cwd=GOMOD) != 0:
                     raise ArtifactFailed(f"building {name} failed:\n" + "\n".join(said[-12:]), "Run it again: what is compiled is kept")
+        where = run(["go", "list", "-mod=readonly", "-m", "-f={{.Dir}}", "k8s.io/kubernetes"], env=_environment(), cwd=GOMOD).stdout
+        (part / "agnhost").mkdir()
+        for name in ("localhost.crt", "localhost.key"):
+            shutil.copyfile(Path(where.strip()) / "test/images/agnhost/porter" / name, part / "agnhost" / name)
         store.finish(place, Provenance("e2e", version, "build", detail="k8s.io/kubernetes/test/e2e", seconds=watch.seconds))
     return Suite(place)
 
