@@ -8,6 +8,7 @@ writes 1/n with ten digits (before 1.18: five), n being the number of endpoints 
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 
 STEPS = 1 << 31
 
@@ -17,6 +18,7 @@ def steps(value: Fraction) -> int:
     return int(value * STEPS + Fraction(1, 2))
 
 
+@lru_cache(maxsize=4096)  # a cluster has thousands of Services and few different numbers of endpoints
 def exact(word: str, remaining: int = 0) -> Fraction:
     """What was meant by `word`, in a rule after which, itself included, `remaining` rules of its chain are left."""
     said = Fraction(word)

@@ -11,7 +11,7 @@ from lab_utils.iptables.values import Masked, Network, Place, Range
 from lab_utils.iptables.words import quote, split_words
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Option:
     """One option as written (`words`), and what it says (`value`, typed; see `values`). Options that say the same are equal."""
 
@@ -26,7 +26,7 @@ class Option:
         return f"! {said}" if self.negated else said
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Match:
     """One `-m module` with its options; `module` is "" for the options that need none (-s -d -p -i -o)."""
 
@@ -48,7 +48,7 @@ class Match:
         return " ".join([*said, *(str(option) for option in self.options)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Target:
     """What happens to a packet that matches: a verdict, an extension such as DNAT, or another chain."""
 
@@ -70,11 +70,12 @@ class Target:
         return " ".join([f"{'-g' if self.goto else '-j'} {name}", *(str(option) for option in self.options)])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Parsed:
     matches: tuple[Match, ...]
     target: Target | None
     counters: tuple[int, int] | None = None
+    known: bool = field(default=False, compare=False)  # whether every match and option is sure to be
 
 
 class Rule:
@@ -327,4 +328,69 @@ class _Reader:
 
 def parse_spec(words: list[str]) -> Parsed:
     """The matches and the target that the words after `-A CHAIN` say. What cannot be right is a ValueError."""
-    return _Reader(words).read()
+    return _plainly(words) or _Reader(words).read()
+
+
+def _plainly(words: list[str]) -> Parsed | None:
+    """A rule as iptables-save prints most: each option right after its `-m` or `-j`. None leaves it to the patient way."""
+    basic: list[Option] = []
+    matches = [Match("")]
+    target: Target | None = None
+    home: dict[str, Known] = {}
+    options: list[Option] = basic
+    place, end = 0, len(words)
+    try:
+        while place < end:
+            word = words[place]
+            negated = word == "!"
+            if negated:
+                place += 1
+                word = words[place]
+            known = BASICS.get(word)
+            if known is not None:
+                if any(option.name == word for option in basic):
+                    return None
+                into = basic
+            elif word == "-m" or word == "-j":
+                name = words[place + 1]
+                if negated or target is not None or name[:1] == "-":
+                    return None
+                options = []
+                if word == "-m":
+                    if name not in MATCHES:
+                        return None
+                    home = MATCHES[name]
+                    matches.append(Match(name, options))  # type: ignore[arg-type]
+                else:
+                    home = TARGETS.get(name, {})
+                    target = Target(name, options)  # type: ignore[arg-type]
+                place += 2
+                continue
+            else:
+                known = home.get(word)
+                into = options
+                if known is None:
+                    return None
+            place += 1 + known.words
+            if known.words == 1:
+                value = words[place - 1]
+                if value == "!" or (word == "--comment" and place < end and words[place][:1] not in "-!"):
+                    return None
+                into.append(Option(word, (value,), negated, known.read(value)))
+            elif known.words == 0:
+                into.append(Option(word, (), negated))
+            else:
+                taken = tuple(words[place - known.words : place])
+                if taken[0] == "!":
+                    return None
+                into.append(Option(word, taken, negated, known.read(*taken)))
+    except (IndexError, ValueError, TypeError):
+        return None  # the patient way says what is wrong
+    if place > end:
+        return None
+    matches[0].options = tuple(basic)
+    for match in matches:
+        match.options = tuple(match.options)
+    if target is not None:
+        target.options = tuple(target.options)
+    return Parsed(tuple(matches if basic else matches[1:]), target, None, True)

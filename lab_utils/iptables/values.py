@@ -7,9 +7,11 @@ sentence that says what such a word must look like.
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import NamedTuple
 
 FULL = 0xFFFFFFFF
+DOTTED = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})")
 SERVICES = {"domain": 53, "http": 80, "https": 443, "ssh": 22, "ntp": 123, "bootps": 67, "bootpc": 68, "smtp": 25, "ftp": 21, "telnet": 23}
 # /etc/protocols, as far as rules speak of it. iptables-save prints names where it knows them.
 PROTOCOLS = {
@@ -109,11 +111,11 @@ def show_address(version: int, address: int) -> str:
 
 def read_address(word: str) -> tuple[int, int]:
     """An address as (4 or 6, number)."""
+    if (dotted := DOTTED.fullmatch(word)) is not None:
+        a, b, c, d = map(int, dotted.groups())
+        if a < 256 and b < 256 and c < 256 and d < 256:
+            return 4, a << 24 | b << 16 | c << 8 | d
     if ":" not in word:
-        parts = word.split(".")
-        if len(parts) == 4 and all(part.isdecimal() and part.isascii() and len(part) < 4 and int(part) < 256 for part in parts):
-            a, b, c, d = parts
-            return 4, int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
         raise ValueError(f"{word!r} is not an address")
     try:
         address = ipaddress.IPv6Address(word)

@@ -54,29 +54,28 @@ class Plan:
     def __init__(self, rule: Rule, table: Table, remaining: int) -> None:
         self.judges: list[tuple[Judge, Match]] = []
         self.chance = ONE
-        for match in rule.matches:
-            if any(not option.known for option in match.options):
+        parsed = rule.parsed
+        for match in parsed.matches:
+            if not parsed.known and any(not option.known for option in match.options):
                 self.judges.append((NOT_HERE, match))
             elif match.module == "statistic":
                 self.chance *= _chance(match, remaining)
             elif match.module not in ("comment", "nfacct") and (match.options or match.module not in TRANSPORTS):
                 self.judges.append((JUDGES.get(match.module, NOT_HERE), match))
-        if self.chance == 1:
-            self.chance = ONE
-        self.target = rule.target
-        self.plain = "it matches" if rule.matches else "it matches every packet"
+        self.chance = ONE if self.chance == 1 else self.chance
+        self.target = target = parsed.target
+        self.plain = "it matches" if parsed.matches else "it matches every packet"
         self.act: targets.Act | None = None
         self.action = ""
-        if rule.target is None:
+        if target is None:
             self.action = "next"
-        elif rule.target.name in table.chains:
-            self.action = "goto" if rule.target.goto else "jump"
-        elif rule.target.name in ("ACCEPT", "DROP", "REJECT", "RETURN"):
-            self.action = rule.target.name.lower()
-        elif rule.target.name in targets.PASSING:
-            self.action = "next"
-        elif all(option.known for option in rule.target.options):
-            self.act = targets.ACTS.get(rule.target.name)
+        elif target.name in table.chains:
+            self.action = "goto" if target.goto else "jump"
+        elif target.name in ("ACCEPT", "DROP", "REJECT", "RETURN"):
+            self.action = target.name.lower()
+        elif parsed.known or all(option.known for option in target.options):
+            self.action = "next" if target.name in targets.PASSING else ""
+            self.act = targets.ACTS.get(target.name)
 
     def take(self, flow: Flow, hook: str, around: Surroundings, reasons: list[str]) -> list[Branch]:
         """What happens to a packet that matches."""

@@ -147,9 +147,8 @@ def test_of_one_table_twice_the_last_counts_but_legacy_and_nft_stand_side_by_sid
 
 
 def test_ipv6_addresses_are_read() -> None:
-    ruleset = parse(
-        "*nat\n:A - [0:0]\n-A A -s fd00::/64 ! -d ::1/128 -p tcp -j DNAT --to-destination [fd00::1]:8080\n-A A -j SNAT --to-source fd00::2\nCOMMIT\n"
-    )
+    rules = "-A A -s fd00::/64 ! -d ::1/128 -p tcp -j DNAT --to-destination [fd00::1]:8080\n-A A -j SNAT --to-source fd00::2\n"
+    ruleset = parse(f"*nat\n:A - [0:0]\n{rules}COMMIT\n")
     rule = ruleset.chain("nat", "A")[0]
     place = rule.to_destination
     assert place is not None and place.ports == (8080, 8080) and place.addresses is not None and place.addresses.version == 6
@@ -175,9 +174,8 @@ def test_unknown_matches_and_targets_are_kept_and_reported() -> None:
 
 
 def test_values_are_typed() -> None:
-    rule = one(
-        "-A INPUT -p tcp -m multiport --dports 80,8000:8010 -m conntrack ! --ctstate INVALID,NEW -m mark --mark 0x4000/0x4000 -m set --match-set K src,dst -j A"
-    )
+    matches = "-m multiport --dports 80,8000:8010 -m conntrack ! --ctstate INVALID,NEW -m mark --mark 0x4000/0x4000"
+    rule = one(f"-A INPUT -p tcp {matches} -m set --match-set K src,dst -j A")
     values = {option.name: option.value for match in rule.matches for option in match.options}
     assert values["-p"] == 6
     assert values["--dports"] == ((80, 80), (8000, 8010))

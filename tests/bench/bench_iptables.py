@@ -1,0 +1,123 @@
+"""How fast dumps of large clusters are read and traced: `python -m tests.bench.bench_iptables`.
+
+The reference for reading is `iptables-restore --test` on the same text (in a throw-away namespace); for a trace it is
+the goal, 1 ms. Both sides are measured as processor time, the best of several runs, so that a busy machine tells the same.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import time
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from lab_utils.iptables import Ruleset, parse
+from lab_utils.run import run
+from lab_utils.trace import Packet, trace
+from tests.bench.big_cluster import address, dump
+
+SERVICES = 5000
+CLUSTER = 10 << 24 | 96 << 16
+
+
+class Row(NamedTuple):
+    """One line of the table: times in milliseconds unless the name says otherwise; a ratio below 1 is faster than the reference."""
+
+    name: str
+    ours: float
+    reference: float
+    ratio: float
+
+
+def best(work: Callable[[], Any], times: int = 3) -> float:
+    """Milliseconds of processor time."""
+    taken = []
+    for _ in range(times):
+        gc.collect()
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken) * 1000
+
+
+def read(text: str) -> Ruleset:
+    return parse(text).index()
+
+
+def restore_test(text: str, tool: str, times: int = 3) -> float:
+    """What `iptables-restore --test` takes, in a network namespace made for it."""
+    namespace = f"bench{os.getpid()}"
+    run(["ip", "netns", "add", namespace])
+    try:
+        taken = []
+        for _ in range(times):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            run(["nsenter", f"--net=/run/netns/{namespace}", tool, "--test"], input=text)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        return min(taken) * 1000
+    finally:
+        run(["ip", "netns", "del", namespace])
+
+
+def one_trace(ruleset: Ruleset, warm: bool) -> float:
+    """Mean milliseconds of a trace; cold: each to a Service that no trace went to before."""
+    packets = [Packet("10.128.0.9", address(CLUSTER, 7 + 31 * number), 80) for number in range(100)]
+    if warm:
+        packets = packets[:1] * 100
+        trace(ruleset, packets[0], origin="pod")
+
+    def work() -> None:
+        for packet in packets:
+            trace(ruleset, packet, origin="pod")
+
+    return best(work, times=3 if warm else 1) / len(packets)
+
+
+def bytes_per_rule(text: str) -> float:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        ruleset = parse(text).index()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / len(ruleset)
+    finally:
+        tracemalloc.stop()
+
+
+def rows(services: int = SERVICES) -> list[Row]:
+    text = dump(services)
+    ruleset = parse(text).index()
+    ours = best(partial(read, text))
+    found = []
+    for tool in ("iptables-nft-restore", "iptables-legacy-restore"):
+        theirs = restore_test(text, tool)
+        found.append(Row(f"parse and index {len(ruleset):,} rules | {tool} --test", ours, theirs, ours / theirs))
+    for warm in (False, True):
+        taken = one_trace(ruleset, warm)
+        found.append(Row(f"one trace, {'again' if warm else 'first to its Service'} | goal", taken, 1.0, taken))
+    found.append(
+        Row("bytes of memory per rule | bytes of its text", used := bytes_per_rule(text), size := len(text) / len(ruleset), used / size)
+    )
+    curve = []
+    for count in (services // 8, services // 4, services // 2, services):
+        part = dump(count)
+        curve.append((count, best(partial(read, part))))
+    for count, taken in curve:
+        linear = curve[0][1] * count / curve[0][0]
+        found.append(Row(f"parse and index {count:,} Services | linear from {curve[0][0]:,}", taken, linear, taken / linear))
+    return found
+
+
+def main() -> None:
+    print(f"{'what | reference':<78}{'ours':>10}{'reference':>11}{'ratio':>8}")
+    for row in rows():
+        print(f"{row.name:<78}{row.ours:>10.2f}{row.reference:>11.2f}{row.ratio:>8.2f}")
+
+
+if __name__ == "__main__":
+    main()
