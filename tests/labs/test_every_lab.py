@@ -5,8 +5,10 @@ Labs come from the checkout's solutions/, and the scaffold of `lab new` is one o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -14,39 +16,49 @@ from lab_utils.cluster import Cluster
 from lab_utils.labs.build import differences, load_source, load_wrong
 from lab_utils.labs.catalog import LabFiles, all_labs
 from lab_utils.labs.lifecycle import missing_needs
-from lab_utils.labs.rehearsal import Rehearsal, rehearse
 from lab_utils.labs.release import handed_in, released, solution
 from lab_utils.labs.scaffold import new_lab
+from tests.labs.judges import Score, scores
 
 SCAFFOLD = "99-scaffold"
-LABS = {lab.name: lab for lab in all_labs(sources=True)}
-NAMES = [*LABS, SCAFFOLD]
-WRONG = [(name, path.stem) for name, lab in LABS.items() for path in lab.wrong]
-WRONG += [(SCAFFOLD, name) for name in ("blames-the-kubelet", "by-other-means", "forgets-the-root-ca", "one-key-only")]
+NAMES = [*(lab.name for lab in all_labs(sources=True)), SCAFFOLD]
+every_lab = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def scaffold(tmp_path_factory: pytest.TempPathFactory) -> LabFiles:
+    top: Path = tmp_path_factory.mktemp("scaffold")
+    before = os.environ.get("LAB_ROOT")
+    os.environ["LAB_ROOT"] = str(top)
+    try:
+        new_lab(SCAFFOLD)
+    finally:
+        os.environ.pop("LAB_ROOT")
+        if before is not None:
+            os.environ["LAB_ROOT"] = before
+    return LabFiles(SCAFFOLD, top)
 
 
 @pytest.fixture
-def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFiles]:
-    name: str = request.param
-    if name != SCAFFOLD:
-        yield LABS[name]
-        return
-    monkeypatch.setenv("LAB_ROOT", str(tmp_path))
-    new_lab(SCAFFOLD)
-    yield LabFiles(SCAFFOLD, tmp_path)
+def files(name: str, scaffold: LabFiles) -> LabFiles:
+    return scaffold if name == SCAFFOLD else next(lab for lab in all_labs(sources=True) if lab.name == name)
 
 
-every_lab = pytest.mark.parametrize("files", NAMES, indirect=True)
+@pytest.fixture(scope="module")
+def judged(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """All notebooks of a lab, scored in one go when the first test of the lab asks."""
 
+    @cache
+    def of(files: LabFiles) -> dict[str, Score]:
+        if lacking := missing_needs(files.spec, cluster):
+            pytest.skip(f"this cluster lacks {', '.join(lacking)}")
+        source = load_source(files)
+        notebooks = {"solution": solution(source), "untouched": released(source)}
+        notebooks |= {Path(wrong.where).stem: handed_in(source, wrong) for wrong in load_wrong(files)}
+        notebooks["solution-again"] = solution(source)
+        return scores(files, notebooks, cluster, Path(mkdtemp(dir=tmp_path_factory.getbasetemp())))
 
-def held(files: LabFiles, notebook: dict[str, object], cluster: Cluster) -> Rehearsal:
-    if lacking := missing_needs(files.spec, cluster):
-        pytest.skip(f"this cluster lacks {', '.join(lacking)}")
-    found = rehearse(files, notebook, cluster)
-    broken = [result for result in found.results if result.status == "error"]
-    assert not broken, f"a check of {files.name} is broken:\n{found.story()}"
-    assert found.left == [], "something of the lab was left on the cluster"
-    return found
+    return of
 
 
 @every_lab
@@ -63,30 +75,29 @@ def test_at_least_four_wrong_answers_are_kept_and_one_of_them_is_right_in_an_unu
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(3600)  # whichever test comes first waits for all of a lab's notebooks
 @every_lab
-def test_the_solution_scores_full_marks_twice(files: LabFiles, cluster: Cluster) -> None:
-    notebook = solution(load_source(files))
-    first = held(files, notebook, cluster)
-    assert first.errors == {}, first.story()
-    assert first.score == first.points, first.story()
-    second = held(files, notebook, cluster)
-    assert second.score == first.score, second.story()
+class TestOnACluster:
+    def test_the_solution_scores_full_marks_every_time(self, files: LabFiles, judged) -> None:  # type: ignore[no-untyped-def]
+        for which in ("solution", "solution-again"):
+            found: Score = judged(files)[which]
+            assert found.score == found.max_score, found.story
+            assert not found.raised, found.story
 
+    def test_the_untouched_lab_scores_nothing(self, files: LabFiles, judged) -> None:  # type: ignore[no-untyped-def]
+        assert judged(files)["untouched"].score == 0, judged(files)["untouched"].story
 
-@pytest.mark.cluster
-@every_lab
-def test_the_untouched_lab_scores_nothing(files: LabFiles, cluster: Cluster) -> None:
-    found = held(files, released(load_source(files)), cluster)
-    assert found.score == 0, found.story()
+    def test_every_wrong_answer_scores_what_it_says(self, files: LabFiles, judged) -> None:  # type: ignore[no-untyped-def]
+        wanted, seen = {}, {}
+        for wrong in load_wrong(files):
+            name = Path(wrong.where).stem
+            found: Score = judged(files)[name]
+            wanted[name] = {"score": wrong.score, **wrong.steps}
+            seen[name] = {"score": found.score, **{step: found.earned[step] for step in wrong.steps}}
+        assert seen == wanted
 
+    def test_no_check_breaks(self, files: LabFiles, judged) -> None:  # type: ignore[no-untyped-def]
+        assert {name: found.errors for name, found in judged(files).items() if found.errors} == {}
 
-@pytest.mark.cluster
-@pytest.mark.parametrize(("files", "name"), WRONG, indirect=["files"])
-def test_a_wrong_answer_scores_what_it_says(files: LabFiles, name: str, cluster: Cluster) -> None:
-    wrong = next(one for one in load_wrong(files) if Path(one.where).stem == name)
-    found = held(files, handed_in(load_source(files), wrong), cluster)
-    earned = {result.step: result.earned for result in found.results}
-    for step, points in wrong.steps.items():
-        assert earned[step] == points, f"step {step}\n{found.story()}"
-    lost = sum(result.points for result in found.results if not result.counts)
-    assert found.score == wrong.score or (lost and wrong.score - lost <= found.score <= wrong.score), found.story()
+    def test_nothing_of_the_lab_is_left(self, files: LabFiles, judged) -> None:  # type: ignore[no-untyped-def]
+        assert {name: found.left for name, found in judged(files).items() if found.left} == {}
