@@ -39,7 +39,7 @@ STAMPS = {
     "flannel-cni-plugin": ["github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion"],
     "flannel": ["github.com/flannel-io/flannel/pkg/version.Version"],
     "cri-tools": ["sigs.k8s.io/cri-tools/pkg/version.Version"],
-    "metrics-server": ["k8s.io/component-base/version.gitVersion"],
+    "metrics-server": ["k8s.io/client-go/pkg/version.gitVersion"],
 }
 
 
