@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from lab_utils.artifacts import archive, images, programs, store
+from lab_utils.artifacts import archive, images, programs, registry, store
 from lab_utils.artifacts.archive import LayerFile
 from lab_utils.artifacts.layers import Layer
 from lab_utils.artifacts.versions import Image, pinned
@@ -48,6 +48,20 @@ def wanted(suite: Suite) -> list[Image]:
         replace(agnhost, key="e2e-dns", name=f"{E2E}/glibc-dns-testing:2.0.0", entrypoint=(), cmd=("bash",)),
         replace(pinned().image("nginx"), key="e2e-nginx", name=f"{E2E}/nginx:1.15-4"),  # Debian's 1.22
     ]
+
+
+# Tests that only a registry can serve, whatever is on the nodes: expression for the name → the image.
+ONLY_FROM_REGISTRY = {r"ImageVolume .*pull policy of Always": f"{E2E}/kitten:1.8"}
+
+
+def left_out() -> dict[str, str]:
+    """Which tests cannot run here, as expressions for their names, and why."""
+    there = registry.answering(list(ONLY_FROM_REGISTRY.values()))
+    return {
+        expression: f"it pulls {image}, and that registry does not answer here"
+        for expression, image in ONLY_FROM_REGISTRY.items()
+        if image not in there
+    }
 
 
 def provide(cluster: Cluster, suite: Suite, progress: Progress) -> list[str]:
