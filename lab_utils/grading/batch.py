@@ -27,7 +27,7 @@ from lab_utils.grading.limits import Limits
 from lab_utils.grading.results import Grade, read_document
 from lab_utils.grading.submission import Rejected, read_file
 from lab_utils.grading.unit import Job
-from lab_utils.grading.worker import WorkerFailed, grade_apart
+from lab_utils.grading.worker import WorkerFailed, grade_apart, warm_up
 from lab_utils.labs.answers import write_whole
 from lab_utils.labs.catalog import LabFiles
 
@@ -57,6 +57,8 @@ def grade_all(files: LabFiles, entries: Sequence[Entry], out: Path, slots: Seque
         if entry.submission not in grades:
             todo.put(entry)
     cgroups.sweep()
+    if todo.qsize():
+        warm_up()
     watcher.begun(len(entries), len(grades))
     batch = _Batch(files, out, limits, prints, todo, grades, watcher, len(slots), todo.qsize())
     threads = [threading.Thread(target=batch.serve, args=(slot,), name=f"slot {slot.cluster}", daemon=True) for slot in slots]
@@ -94,20 +96,22 @@ class _Batch:
     broken: BaseException | None = None
 
     def serve(self, slot: Slot) -> None:
+        verified = False
         while not self.stop.is_set():
             try:
                 entry = self.todo.get_nowait()
             except queue.Empty:
                 return
             try:
-                self._one(slot, entry)
+                verified = self._one(slot, entry, verified)
             except BaseException as error:  # not a submission's doing: a full disk, a bug of ours
                 self.broken = error
                 self.stop.set()
                 return
 
-    def _one(self, slot: Slot, entry: Entry) -> None:
-        job = Job(self.files.name, str(self.files.root), entry, slot.cluster, self.limits, slot.baseline, slot.may_reset)
+    def _one(self, slot: Slot, entry: Entry, verified: bool) -> bool:
+        """Grade one; returns whether the cluster is known to be pristine after it."""
+        job = Job(self.files.name, str(self.files.root), entry, slot.cluster, self.limits, slot.baseline, slot.may_reset, verified)
         grade: Grade | None = None
         for attempt in (1, 2):  # once more, if the grader or its cluster had an accident
             steps: list[dict[str, Any]] = []
@@ -115,8 +119,9 @@ class _Batch:
                 grade = grade_apart(job, steps.append, self.stop.is_set)
                 break
             except WorkerFailed as error:
+                job.verified = False
                 if self.stop.is_set():
-                    return
+                    return False
                 if attempt == 2:
                     grade = Grade.begin(entry, self.files.spec)
                     grade.status, grade.message = "error", f"it could not be graded: {error}. Run the same command again"
@@ -130,6 +135,7 @@ class _Batch:
             self.done += 1
             left = self.total - self.done
             self.watcher.finished(grade, left, left * (time.monotonic() - self.begun) / self.done)
+        return job.verified if grade.status == "rejected" else grade.status == "graded" and not grade.harm
 
 
 @contextmanager

@@ -49,6 +49,7 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     baseline: dict[str, Any] = field(default_factory=dict)  # the cluster's pristine state
     may_reset: bool = True
+    verified: bool = False  # that the cluster is pristine: the submission before was seen to leave it so
 
     @classmethod
     def from_json(cls, text: str) -> Job:
@@ -117,7 +118,7 @@ def arena_for(job: Job) -> Arena:
         return NoArena()
     from lab_utils.grading.pristine import ClusterArena
 
-    return ClusterArena(job.cluster, job.baseline, job.limits, may_reset=job.may_reset)
+    return ClusterArena(job.cluster, job.baseline, job.limits, may_reset=job.may_reset, verified=job.verified)
 
 
 def start_kernel(job: Job, files: LabFiles, access: Access, learner: str) -> Kernel:

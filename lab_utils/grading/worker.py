@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import resource
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -35,6 +39,19 @@ def context() -> multiprocessing.context.ForkServerContext:
     made = multiprocessing.get_context("forkserver")
     made.set_forkserver_preload(["lab_utils.grading.worker", "lab_utils.lab", "kubernetes.client", "ipykernel.kernelspec"])
     return made
+
+
+def warm_up() -> None:
+    """Start the process that all others are forked from. Ctrl-C is not for it, not even while it imports."""
+    context()
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def grade_apart(job: Job, on_event: Callable[[dict[str, Any]], None], stopped: Callable[[], bool]) -> Grade:
@@ -73,10 +90,22 @@ def grade_apart(job: Job, on_event: Callable[[dict[str, Any]], None], stopped: C
         ours.close()
 
 
+def _end_with_the_batch(events: Connection) -> None:
+    """The batch never sends anything, so what can be read here is the end of it: killed, most likely.
+
+    (The death signal does not tell: the process that we were forked from lives as long as one of us does.)
+    """
+    select.select([events], [], [])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(90)  # for giving back what we hold on the cluster
+    os._exit(143)
+
+
 def _work(job: str, events: Connection) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # and bubblewrap dies with us, with all that is in it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the batch, which then ends us
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    threading.Thread(target=_end_with_the_batch, args=(events,), daemon=True).start()
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (DATA_BYTES if hard == resource.RLIM_INFINITY else min(DATA_BYTES, hard), hard))
     with suppress(BrokenPipeError):

@@ -171,7 +171,7 @@ def test_an_interrupted_run_resumes_and_leaves_nothing_behind(root: Path, handed
     os.kill(process.pid, signal.SIGKILL)  # as hard as it gets
     process.wait()
     process.stderr.close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in family) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]

@@ -75,7 +75,7 @@ def ask(*words):
     print("|".join(words), "->", "allowed" if done.ok else "refused")
 ask("get", "nodes"); ask("get", "pods", "-A"); ask("create", "configmap", "mine"); ask("create", "deployment", "web", "--image=x")
 ask("get", "secrets", "-n", "kube-system"); ask("create", "namespace", "evil"); ask("delete", "namespace", "lab-91"); ask("label", "namespace", "lab-91", "a=b")
-ask("delete", "node", "w1"); ask("taint", "nodes", "--all", "a=b:NoSchedule"); ask("cordon", "w1"); ask("delete", "pods", "-n", "kube-system", "--all")
+ask("delete", "node", "w1"); ask("taint", "nodes", "--all", "a=b:NoSchedule"); ask("patch", "node", "w1", "-p", '{"spec":{"unschedulable":true}}'); ask("delete", "pods", "-n", "kube-system", "--all")
 ask("delete", "daemonset", "-n", "kube-system", "kube-proxy"); ask("create", "configmap", "x", "-n", "default"); ask("get", "--raw", "/api/v1/nodes/cp/proxy/configz")
 ask("create", "clusterrolebinding", "x", "--clusterrole=cluster-admin", "--serviceaccount=lab-91:default")
 ask("create", "rolebinding", "x", "--clusterrole=cluster-admin", "--serviceaccount=lab-91:default")
