@@ -41,8 +41,9 @@ class Chain:
         self.bytes = 0
         self.specs: list[str] = []
         self._lines = array("L")
-        self._counters: dict[int, tuple[int, int]] = {}
-        self._made: dict[int, Rule] = {}
+        # A large cluster has 20,000 chains, most with a rule or two that nobody looks at: what few need is made when needed.
+        self._counters: dict[int, tuple[int, int]] | None = None
+        self._made: dict[int, Rule] | None = None
         self._index: Index | None = None
 
     @property
@@ -54,23 +55,24 @@ class Chain:
             self.specs.append(spec)
             self._lines.append(line)
             if counters is not None:
+                self._counters = self._counters or {}
                 self._counters[len(self.specs) - 1] = counters
             return
         self.specs.insert(at, spec)
         self._lines.insert(at, line)
-        self._counters = {(n if n < at else n + 1): both for n, both in self._counters.items()}
+        self._counters = {(n if n < at else n + 1): both for n, both in (self._counters or {}).items()}
         if counters is not None:
             self._counters[at] = counters
 
     def remove(self, at: int) -> None:
         del self.specs[at]
         del self._lines[at]
-        self._counters = {(n if n < at else n - 1): both for n, both in self._counters.items() if n != at}
+        self._counters = {(n if n < at else n - 1): both for n, both in (self._counters or {}).items() if n != at}
 
     def clear(self) -> None:
         self.specs.clear()
         self._lines = array("L")
-        self._counters.clear()
+        self._counters = None
 
     def __len__(self) -> int:
         return len(self.specs)
@@ -78,10 +80,12 @@ class Chain:
     def __getitem__(self, place: int) -> Rule:
         if place < 0:
             place += len(self.specs)
+        if self._made is None:
+            self._made = {}
         rule = self._made.get(place)
         if rule is None:
-            rule = Rule(self.table, self.name, self.specs[place], self._lines[place], self._counters.get(place))
-            self._made[place] = rule
+            counters = self._counters.get(place) if self._counters else None
+            rule = self._made[place] = Rule(self.table, self.name, self.specs[place], self._lines[place], counters)
         return rule
 
     def __iter__(self) -> Iterator[Rule]:

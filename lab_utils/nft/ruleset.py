@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from lab_utils.errors import BadInput, ParseError
+from lab_utils.iptables.options import BUILT_IN
 from lab_utils.iptables.probability import exact
 from lab_utils.iptables.values import FULL, AddressRange, Network, Place, Range, address_range
 from lab_utils.nft import text
@@ -128,6 +129,11 @@ class NftRuleset:
         ]
         return sorted(found, key=lambda layer: layer.priority)
 
+    def without_iptables(self) -> NftRuleset:
+        """Without the tables that belong to iptables-nft: what they ask for is better told by iptables-save."""
+        own = [t for t in self.tables if not (t.family in ("ip", "ip6") and t.name in BUILT_IN and set(t.chains) & set(BUILT_IN[t.name]))]
+        return NftRuleset(own)
+
     def remarks(self, version: int) -> list[str]:
         families = {table.family for table in self.tables if table.chains}
         if families & {"ip", "ip6"} and not families & {"inet", "ip" if version == 4 else "ip6"}:
@@ -181,6 +187,10 @@ class Run:
                 branches = self._end(kind, value, weight, flow, reasons)
                 if branches is not None:
                     return branches
+            elif kind == "xt" and isinstance(value, dict) and value.get("type") == "match":
+                if value.get("name") not in ("comment", "nfacct"):
+                    doubt = f"nft does not show what the match {value.get('name')} of iptables asks for (iptables-save does)"
+                    return self._doubt(doubt, False, number, weight, flow, reasons)
             elif kind in ("limit", "quota", "ct count"):
                 return self._limited(number, weight, flow, reasons)
             elif kind not in PASSING:

@@ -76,6 +76,8 @@ def statement(said: Any) -> str:
         return f"{kind}{port}{flags}"
     if kind == "set":
         return f"{value['op']} {value['set']} {{ {expression(value['elem'])} }}"
+    if kind == "xt" and isinstance(value, dict):
+        return f"xt {value.get('type')} {value.get('name')}"
     if kind in ("counter", "log", "reject", "limit", "queue", "quota", "notrack"):
         return str(kind)
     return expression(said)

@@ -10,13 +10,13 @@ Conntrack comes between raw and mangle. nat is asked by the first packet of a co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
 from lab_utils.iptables.ruleset import Ruleset
 from lab_utils.iptables.values import show_address
 from lab_utils.trace.engine import Ended, Engine, Trail, Walker
-from lab_utils.trace.flow import ONE, Origin, Program, Surroundings
+from lab_utils.trace.flow import ONE, Layer, Origin, Program, Surroundings
 from lab_utils.trace.iptables import IptablesProgram
 from lab_utils.trace.packet import Packet
 from lab_utils.trace.story import Destination, Step, Trace, Undecided, Verdict
@@ -26,7 +26,7 @@ WORST: tuple[Verdict, ...] = ("DROP", "REJECT", "ACCEPT")
 
 
 def trace(
-    ruleset: Ruleset | Program,
+    ruleset: Ruleset | Program | Sequence[Ruleset | Program],
     packet: Packet,
     local_addresses: Iterable[str] | Mapping[str, Iterable[str]] = (),
     origin: Origin = "external",
@@ -41,20 +41,45 @@ def trace(
     `local_addresses` are the node's own, as a list or, better, device → addresses. `sets` is the content of IP
     sets (`iptables.parse_sets` reads `ipset save`); `recent` the lists of `-m recent` (name → addresses, or address → age in
     seconds), which otherwise begin empty; `routes` maps networks to outgoing devices, for rules with `-o`.
+    A node in kube-proxy's nftables mode has rules of both kinds; given as a list, both are followed, in the kernel's order.
     With `explain`, the steps also tell of rules that did not match, and why.
     """
     around = Surroundings(packet, local_addresses, origin, sets, recent, routes, explain)
-    program: Program
-    if isinstance(ruleset, Ruleset):
-        program = ruleset.traced = ruleset.traced or IptablesProgram(ruleset)
-    else:
-        program = ruleset
+    program = _program(ruleset)
     engine = Engine(program, around)
     ended: list[Ended] = []
     start = [Walker(around.first_flow(), ONE)]
     arrived = _local(engine, start, ended) if origin == "local" else _from_outside(engine, start, ended)
     ended += [Ended(walker, "ACCEPT") for walker in arrived]
     return _answer(engine, packet, ended, program.remarks(packet.version))
+
+
+class Both:
+    """Several sets of rules that are in force together."""
+
+    def __init__(self, programs: list[Program]) -> None:
+        iptables = any(isinstance(each, IptablesProgram) for each in programs)
+        self.programs = [each.without_iptables() for each in programs] if iptables else programs
+
+    def layers(self, hook: str, version: int) -> list[Layer]:
+        return sorted((layer for each in self.programs for layer in each.layers(hook, version)), key=lambda layer: layer.priority)
+
+    def without_iptables(self) -> Both:
+        return self
+
+    def remarks(self, version: int) -> list[str]:
+        said = [each.remarks(version) for each in self.programs]
+        return [remark for each in said for remark in each] if all(said) else []
+
+
+def _program(ruleset: Ruleset | Program | Sequence[Ruleset | Program]) -> Program:
+    if isinstance(ruleset, Ruleset):
+        ruleset.traced = ruleset.traced or IptablesProgram(ruleset)
+        program: Program = ruleset.traced
+        return program
+    if isinstance(ruleset, (list, tuple)):
+        return Both([_program(each) for each in ruleset])
+    return ruleset  # type: ignore[return-value]
 
 
 def _from_outside(engine: Engine, walkers: list[Walker], ended: list[Ended]) -> list[Walker]:
