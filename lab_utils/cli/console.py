@@ -3,40 +3,82 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from rich.status import Status
+
 
 class Console:
-    """Draws `lab_utils.progress.Progress` on stderr, so that stdout stays what a script asked for."""
+    """Draws `lab_utils.progress.Progress` on stderr, so that stdout stays what a script asked for.
+
+    Steps may overlap and come from several threads; a terminal has one moving line, which then names them all.
+    """
 
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self._active: list[str] = []
+        self._status: Status | None = None
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
         start = time.monotonic()
-        if not self.live:
-            click.echo(f" • {what} …", err=True)
+        self._begin(what)
+        try:
             yield
-            click.echo(f" ✓ {what} ({time.monotonic() - start:.1f} s)", err=True)
-            return
-        from rich.console import Console as Rich
-
-        rich = Rich(stderr=True)
-        with rich.status(f"{what} …") as self._status:
-            try:
-                yield
-            except BaseException:
-                rich.print(f" [red]✗[/red] {what}", highlight=False)
-                raise
-        rich.print(f" [green]✓[/green] {what} [dim]({time.monotonic() - start:.1f} s)[/dim]", highlight=False)
+        except BaseException:
+            self._end(what, "✗", "red", "")
+            raise
+        self._end(what, "✓", "green", f"({time.monotonic() - start:.1f} s)")
 
     def note(self, what: str) -> None:
-        click.echo(f"   {what}", err=True)
+        with self._lock:
+            self._say(f"   {what}")
+
+    def _begin(self, what: str) -> None:
+        with self._lock:
+            self._active.append(what)
+            if not self.live:
+                click.echo(f" • {what} …", err=True)
+            elif self._status:
+                self._status.update(self._title())
+            else:
+                from rich.console import Console as Terminal
+
+                self._status = Terminal(stderr=True, highlight=False).status(self._title())
+                self._status.start()
+
+    def _end(self, what: str, mark: str, colour: str, took: str) -> None:
+        with self._lock:
+            self._active.remove(what)
+            if self._status and self._active:
+                self._status.update(self._title())
+            elif self._status:
+                self._status.stop()
+                self._status = None
+            line = click.style(f" {mark}", fg=colour) + f" {what} " + click.style(took, dim=True)
+            self._say(line if self.live else click.unstyle(line).rstrip())
+
+    def _title(self) -> str:
+        from rich.markup import escape
+
+        return escape(" · ".join(self._active)) + " …"
+
+    def _say(self, line: str) -> None:
+        """Above the moving line, where there is one."""
+        if self._status:
+            from rich.text import Text
+
+            self._status.console.print(Text.from_ansi(line))
+        else:
+            click.echo(line, err=True)
 
 
 def table(headers: list[str], rows: list[list[str]]) -> str:
