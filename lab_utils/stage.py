@@ -51,6 +51,11 @@ class Stage:
         words = ["exec", pod, *chosen, "--", "sh", "-c", command]
         return self.cluster.kubectl("--namespace", self.namespace, *words).stdout
 
+    def inside(self, where: str, command: str) -> None:
+        """Run a shell command in a container: "POD/CONTAINER", or "POD" when it has only one."""
+        pod, _, container = where.partition("/")
+        print(self.exec(pod, command, container), end="")
+
     def wait(self, what: str | Callable[[], Any], *, timeout: float = 120) -> None:
         """Wait for a function to return something true, or for a condition such as "pod/web condition=Ready"."""
         self.cluster.wait(f"{what} --namespace {self.namespace}" if isinstance(what, str) else what, timeout=timeout)
