@@ -114,7 +114,7 @@ def network_is_configured(cluster: Cluster, node: Node) -> Finding | None:
             node.name, f"{wanted[0]} names the plugin {absent[0]!r}, and /opt/cni/bin has none", f"lab ssh {node.name} -- ls /opt/cni/bin"
         )
     api = cluster.get("node", node.name)
-    ready = next((c for c in api["status"].get("conditions", []) if c["type"] == "Ready"), {})
+    ready: dict[str, Any] = next((c for c in api["status"].get("conditions", []) if c["type"] == "Ready"), {})
     if ready.get("status") != "True":
         return Finding(
             node.name, f"the node is not Ready: {ready.get('message', 'it said nothing yet')}", f"lab kubectl -- describe node {node.name}"
