@@ -279,10 +279,18 @@ def outlived(person: Person) -> str:
 
 
 def nothing_left(before: dict[str, set[str]]) -> str:
-    left = difference(before, look())
+    """But for what any firewall brings with it: modules such as nf_conntrack stay loaded, and their settings, at the kernel's own
+    values, are visible from then on. What is gone again, or must be, is the one for bridges."""
+    after = look()
+    known = {line.partition(" = ")[0] for line in before["sysctls"]}
+    settings = {line for line in after["sysctls"] if line.partition(" = ")[0] not in known and not line.startswith("net/bridge/")}
+    after["sysctls"] -= settings
+    for seen in (before, after):  # a login session's own folder comes and goes with it, seconds late
+        seen["mounts"] = {line for line in seen["mounts"] if not line.startswith("/run/user/")}
+    left = difference(before, after)
     if left:
         raise Said("\n".join(left))
-    return ""
+    return f"{len(settings)} settings of modules that are loaded now" if settings else ""
 
 
 def not_theirs(person: Person) -> set[str]:
