@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -16,6 +17,7 @@ from lab_utils.trace import targets
 from lab_utils.trace.flow import ONE, Branch, Flow, Layer, Surroundings
 
 HOOKS = {"prerouting", "input", "forward", "output", "postrouting"}
+ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError, RecursionError)  # what a hostile file may cause
 VERDICTS = ("accept", "drop", "return", "continue")
 # Statements that let the packet go on, and change nothing that rules ask for.
 PASSING = frozenset(
@@ -34,7 +36,10 @@ class NftRule:
 
     def __str__(self) -> str:
         if not self._text:
-            self._text = " ".join(text.statement(each) for each in self.statements)
+            try:
+                self._text = " ".join(text.statement(each) for each in self.statements)
+            except ODD:
+                self._text = json.dumps(self.statements)
             self._text += f' comment "{self.comment}"' if self.comment else ""
         return self._text
 
@@ -93,7 +98,13 @@ class NftChain:
         return self.home.chains.get(name)
 
     def consider(self, place: int, flow: Flow, hook: str, around: Surroundings) -> list[Branch]:
-        return Run(self, place, hook, around).go(0, ONE, flow, ())
+        try:
+            return Run(self, place, hook, around).go(0, ONE, flow, ())
+        except BadInput:
+            raise
+        except ODD as error:
+            where = f"the rule with handle {self.rules[place].handle} of the chain {self.name}"
+            raise BadInput(f"{where} is not of a form that nft prints ({type(error).__name__}: {error})") from None
 
     def __repr__(self) -> str:
         return f"<NftChain {self.table} {self.name}: {len(self)} rules>"

@@ -176,7 +176,8 @@ def _destinations(outcomes: tuple[Destination, ...]) -> tuple[Destination, ...]:
     """Where it goes, if any rule rewrites that: then also the share that is let through as it is."""
     if not any(outcome.rewritten for outcome in outcomes):
         return ()
-    return tuple(outcome for outcome in outcomes if outcome.rewritten or outcome.verdict == "ACCEPT")
+    some = [outcome for outcome in outcomes if outcome.rewritten or outcome.verdict == "ACCEPT"]
+    return tuple(sorted(some, key=lambda outcome: not outcome.rewritten))
 
 
 def _steps(trail: Trail | None) -> tuple[Step, ...]:

@@ -65,6 +65,8 @@ class Undecided:
     otherwise: str
 
     def __str__(self) -> str:
+        if not self.rule:
+            return self.why
         return f"{self.table} {self.chain} line {self.line}: {self.rule}: {self.why}; {self.otherwise}"
 
 
