@@ -99,7 +99,9 @@ class Sharing:
     text: str
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return {"text/html": f'<figure class="drawing">{self.svg}</figure>', "text/plain": self.text}
+        # On a narrow screen the picture scrolls, instead of shrinking until nobody can read it.
+        svg = self.svg.replace("<svg ", '<svg style="min-width:600px;max-width:100%;height:auto" ', 1)
+        return {"text/html": f'<figure style="overflow-x:auto;margin:1em 0">{svg}</figure>', "text/plain": self.text}
 
     def __str__(self) -> str:
         return self.text
