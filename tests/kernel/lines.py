@@ -201,6 +201,7 @@ def hear(ear: socket.socket) -> tuple[int, Fate] | int | None:
 def net() -> Iterator[Net]:
     """Make the namespaces; remove them whatever happens."""
     made = Net(PREFIX)
+    remove_leftovers()
     try:
         _wire(made)
         _open(made)
@@ -210,6 +211,14 @@ def net() -> Iterator[Net]:
             each.close()
         for who in ("client", "node", "server"):
             run(["ip", "netns", "del", made.namespace(who)], check=False)
+
+
+def remove_leftovers() -> None:
+    """Namespaces of an earlier run that was killed; their names tell its process, which is gone."""
+    for path in Path("/run/netns").glob("ktrace*"):
+        owner = path.name.removeprefix("ktrace").rstrip("abcdefghijklmnopqrstuvwxyz")
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            run(["ip", "netns", "del", path.name], check=False)
 
 
 def _wire(made: Net) -> None:
