@@ -49,6 +49,13 @@ def identity(state: State, node: str) -> dict[str, tuple[str, int]]:
         ),
         "root/.ssh/authorized_keys": (state.options["authorized_key"] + "\n", 0o600),
     }
+    if not state.options["bare"]:
+        # Until kubeadm has given kubelet a configuration, it would fail and start again every second, on each worker, while the
+        # control plane needs the processor. On bare nodes it does as the official packages have it.
+        files["etc/systemd/system/kubelet.service.d/30-when-configured.conf"] = (
+            "[Unit]\nConditionPathExists=/var/lib/kubelet/config.yaml\n",
+            0o644,
+        )
     config = (Path(state.lower) / "etc/containerd/config.toml").read_text()
     files["etc/containerd/config.toml"] = (containerd_config(config, v2=cgroups.version() == "v2", may_lower_oom=may_lower_oom()), 0o644)
     return files
