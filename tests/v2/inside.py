@@ -21,7 +21,7 @@ from tests.v2.guest import CHECKOUTS, TIMES
 START = time.monotonic()
 
 # Everything takes several times as long in an emulated machine. Nothing may be downloaded or built: the caches hold it all.
-SETTINGS = {"LAB_PATIENCE": "8", "LAB_SOURCES": "cache", "TERM": "dumb"}
+SETTINGS = {"LAB_PATIENCE": "20", "LAB_SOURCES": "cache", "TERM": "dumb"}
 
 WEB = """
 apiVersion: apps/v1

@@ -9,7 +9,7 @@ from lab_utils.run import follow
 from tests.v2.guest import Guest
 
 MEMORY = "5G"
-MINUTES = 75
+MINUTES = 120
 
 # The first processor that QEMU offers is twenty years old; `max` is all that it can emulate. net.ifnames: the one card is eth0.
 KERNEL = "root=/dev/vda rw console=ttyS0,115200 net.ifnames=0 biosdevname=0 mitigations=off quiet"
