@@ -14,6 +14,7 @@ import yaml
 from lab_utils.book import chapters
 from lab_utils.book_links import problems
 from lab_utils.book_pages import Outputs, after_title, chapter, lab_page, recorded_dir, with_receipt
+from lab_utils.cluster import Cluster
 from lab_utils.paths import repo_dir
 from lab_utils.receipt import cni_of
 from lab_utils.run import Result, run
@@ -110,8 +111,8 @@ def small_book(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(book: Path, *options: str) -> Result:
-    env = {"LAB_CACHE": str(book / "cache"), "NO_COLOR": "1"}
+def build(book: Path, *options: str, cluster: Cluster | None = None) -> Result:
+    env = {"LAB_CACHE": str(book / "cache"), "NO_COLOR": "1"} | ({"LAB_CLUSTER": cluster.name} if cluster else {})
     return run([sys.executable, "-m", "lab_utils.book", "build", "--source", book, *options], env=env, check=False, timeout=300)
 
 
@@ -170,22 +171,22 @@ def test_a_plain_html_link_to_no_page_fails_the_build(small_book: Path) -> None:
 
 
 @pytest.mark.cluster
-def test_on_a_cluster_a_chapter_is_executed_once_and_carries_its_receipt(small_book: Path) -> None:
-    first = build(small_book)
+def test_on_a_cluster_a_chapter_is_executed_once_and_carries_its_receipt(small_book: Path, cluster: Cluster) -> None:
+    first = build(small_book, cluster=cluster)
     assert first.code == 0, first.stdout + first.stderr
     assert "Executed notebook" in first.stdout
     assert ">42" in page(small_book) and 'class="receipt"' in page(small_book)
     (small_book / "book" / "one.md").write_text(PAGE.replace("Text.", "Another sentence."))
-    second = build(small_book)
+    second = build(small_book, cluster=cluster)
     assert second.code == 0, second.stdout + second.stderr
     assert "Executed notebook" not in second.stdout and "Using cached notebook" in second.stdout
     assert "Another sentence." in page(small_book) and ">42" in page(small_book)
 
 
 @pytest.mark.cluster
-def test_a_cell_that_fails_fails_the_build(small_book: Path) -> None:
+def test_a_cell_that_fails_fails_the_build(small_book: Path, cluster: Cluster) -> None:
     (small_book / "book" / "one.md").write_text(PAGE.replace("6 * 7", "6 / 0"))
-    done = build(small_book)
+    done = build(small_book, cluster=cluster)
     assert done.code == 1
     assert "ZeroDivisionError" in done.stdout + done.stderr + "".join(p.read_text() for p in small_book.rglob("*.err.log"))
 
