@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +328,7 @@ def test_a_circle_of_chains_is_named() -> None:
 
 def test_chains_may_not_nest_without_end() -> None:
     chains = [f"C{n}" for n in range(1000)]
-    rules = [f"{one} -j {other}" for one, other in zip(chains, chains[1:], strict=False)]
+    rules = [f"{one} -j {other}" for one, other in pairwise(chains)]
     with pytest.raises(BadInput, match="deep"):
         go(table("filter", "FORWARD -j C0", *rules, chains=" ".join(chains)))
 
