@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+import tracemalloc
+from collections.abc import Iterator
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -114,3 +116,19 @@ def test_hostile_lines_take_no_longer_than_they_are_long() -> None:
         with contextlib.suppress(ParseError):
             parse(f"*filter\n:A - [0:0]\n-A A {line}\nCOMMIT\n")
     assert time.process_time() - start < 2
+
+
+def test_a_long_stream_costs_the_memory_of_its_rules_only() -> None:
+    def lines() -> Iterator[str]:
+        yield from ("*filter", ":A - [0:0]")
+        for number in range(300_000):
+            yield f"# remark {number} {'x' * 100}"
+        yield "-A A -j DROP"
+        yield "COMMIT"
+
+    tracemalloc.start()
+    try:
+        assert len(parse(lines())) == 1
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
