@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,6 +95,7 @@ class _Batch:
     stop: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     broken: BaseException | None = None
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def serve(self, slot: Slot) -> None:
         verified = False
@@ -109,14 +111,27 @@ class _Batch:
                 self.stop.set()
                 return
 
+    def _hear(self, job: Job, event: dict[str, Any]) -> None:
+        """A cluster that was reset is compared with how it looked right after that."""
+        if event["event"] == "baseline":
+            job.baseline = self.baselines[job.cluster] = event["baseline"]
+
     def _one(self, slot: Slot, entry: Entry, verified: bool) -> bool:
         """Grade one; returns whether the cluster is known to be pristine after it."""
-        job = Job(self.files.name, str(self.files.root), entry, slot.cluster, self.limits, slot.baseline, slot.may_reset, verified)
+        job = Job(
+            self.files.name,
+            str(self.files.root),
+            entry,
+            slot.cluster,
+            self.limits,
+            self.baselines.get(slot.cluster, slot.baseline),
+            slot.may_reset,
+            verified,
+        )
         grade: Grade | None = None
         for attempt in (1, 2):  # once more, if the grader or its cluster had an accident
-            steps: list[dict[str, Any]] = []
             try:
-                grade = grade_apart(job, steps.append, self.stop.is_set)
+                grade = grade_apart(job, partial(self._hear, job), self.stop.is_set)
                 break
             except WorkerFailed as error:
                 job.verified = False

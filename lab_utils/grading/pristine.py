@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from lab_utils.labs.workspace import Workspace
 from lab_utils.progress import Silent
 
 State = dict[str, Any]
+Tell = Callable[[dict[str, Any]], None]
 SETTLE_SECONDS = 120  # that a cluster may take to look as before, after a lab was cleaned up
 FULL_DISK = 90  # percent
 OWNED = "kubernetes-inside-out/"  # labels and names of ours are not compared
@@ -128,10 +130,11 @@ def differences(before: State, now: State) -> list[str]:
 class ClusterArena:
     """One cluster, brought back to its pristine state around each submission (an arena.Arena)."""
 
-    def __init__(self, name: str, baseline: State, limits: Limits, *, may_reset: bool, verified: bool) -> None:
+    def __init__(self, name: str, baseline: State, limits: Limits, tell: Tell, *, may_reset: bool, verified: bool) -> None:
         self.name = name
         self.baseline = baseline
         self.limits = limits
+        self.tell = tell
         self.may_reset = may_reset
         self.verified = verified  # the submission before left it pristine, and nobody has been here since
         self.cluster = connect(name)
@@ -177,6 +180,18 @@ class ClusterArena:
         self.cluster.close()
         self.cluster = provider(self.cluster.provider).reset(self.name, Silent())
         lab.cluster = self.cluster
+        # A cluster made anew is the new measure: its provider may build it a little differently than it once did.
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while not well(now := look(self.cluster)) and time.monotonic() < deadline:
+            time.sleep(2)
+        self.baseline = now
+        self.tell({"event": "baseline", "baseline": now})
+
+
+def well(state: State) -> bool:
+    """Whether all nodes are Ready and all workloads healthy."""
+    parts = [value for value in state.values() if isinstance(value, dict)]
+    return all(part.get("ready", "True") == "True" and part.get("healthy", True) for part in parts)
 
 
 def _written(item: dict[str, Any]) -> dict[str, Any]:

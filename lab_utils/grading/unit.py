@@ -84,7 +84,7 @@ def grade(job: Job, tell: Tell = lambda event: None) -> Grade:
 
 
 def _run(job: Job, files: LabFiles, trusted: Trusted, submission: Submission, result: Grade, folder: Path, tell: Tell) -> None:
-    arena = arena_for(job)
+    arena = arena_for(job, tell)
     learner = submission.learner or result.student
     store = Store(files.name, folder / "store")
     context = CheckContext(files.spec, files.checks, arena.cluster, learner, store)
@@ -113,12 +113,12 @@ def _run(job: Job, files: LabFiles, trusted: Trusted, submission: Submission, re
         )
 
 
-def arena_for(job: Job) -> Arena:
+def arena_for(job: Job, tell: Tell) -> Arena:
     if job.cluster == NO_CLUSTER:
         return NoArena()
     from lab_utils.grading.pristine import ClusterArena
 
-    return ClusterArena(job.cluster, job.baseline, job.limits, may_reset=job.may_reset, verified=job.verified)
+    return ClusterArena(job.cluster, job.baseline, job.limits, tell, may_reset=job.may_reset, verified=job.verified)
 
 
 def start_kernel(job: Job, files: LabFiles, access: Access, learner: str) -> Kernel:
