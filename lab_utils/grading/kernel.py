@@ -199,6 +199,8 @@ class Kernel:
                 reply = {"status": "error", "ename": "TooLarge", "evalue": "the kernel's reply was larger than a message may be"}
                 self.shell = self._open(zmq.DEALER, 1)
                 deadline = min(deadline, time.monotonic() + self.limits.idle_seconds)
+        if reply is not None and asks_to_exit(reply) and not self.dead:
+            self.stop("the cell ended its kernel (exit, quit)")  # it goes by itself, but nobody knows when
         outcome.outputs = keep.outputs
         outcome.seconds = time.monotonic() - begun
         if self.dead:
@@ -276,6 +278,11 @@ class Keeper:
         self.pictures_left -= len(data) + 256
         self.outputs.append(Output(kind, data))
         return True
+
+
+def asks_to_exit(reply: dict[str, Any]) -> bool:
+    payload = reply.get("payload")
+    return isinstance(payload, list) and any(isinstance(one, dict) and one.get("source") == "ask_exit" for one in payload[:20])
 
 
 def clip(value: object, length: int = 300) -> str:

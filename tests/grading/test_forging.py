@@ -32,7 +32,7 @@ def test_partial_credit_is_what_the_check_gives(grader: Grader, handed_in: Hande
     assert earned(grade)["table"] == 3
 
 
-@pytest.mark.parametrize("leave", ["import sys; sys.exit(0)", "raise SystemExit", "exit", "raise KeyboardInterrupt"])
+@pytest.mark.parametrize("leave", ["import sys; sys.exit(0)", "raise SystemExit", "raise KeyboardInterrupt"])
 def test_leaving_politely_ends_the_cell_and_no_more(grader: Grader, handed_in: HandedIn, leave: str) -> None:
     grade = grader(handed_in(word=leave))
     assert earned(grade) == {"sum": 2, "word": 0, "table": 5, "double": 2, "last": 1}
@@ -40,7 +40,13 @@ def test_leaving_politely_ends_the_cell_and_no_more(grader: Grader, handed_in: H
 
 @pytest.mark.parametrize(
     "leave",
-    ["import os; os._exit(0)", "exit()", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "import ctypes; ctypes.string_at(0)"],
+    [
+        "import os; os._exit(0)",
+        "exit",
+        "quit()",
+        "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+        "import ctypes; ctypes.string_at(0)",
+    ],
 )
 def test_a_kernel_that_ends_keeps_what_came_before_and_gets_nothing_after(grader: Grader, handed_in: HandedIn, leave: str) -> None:
     grade = grader(handed_in(table=leave))
