@@ -37,6 +37,7 @@ lab: setup
 	$(BIN)/lab start
 
 test: setup
+	$(BIN)/lab prepare
 	$(PYTEST)
 
 check: setup

@@ -12,6 +12,7 @@ from lab_utils.errors import LabError
 # Command → module:object, in the order that `lab --help` shows them.
 COMMANDS = {
     "doctor": "lab_utils.cli.doctor:doctor",
+    "prepare": "lab_utils.cli.clusters:prepare",
     "up": "lab_utils.cli.clusters:up",
     "status": "lab_utils.cli.clusters:status",
     "down": "lab_utils.cli.clusters:down",

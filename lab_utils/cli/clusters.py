@@ -62,6 +62,16 @@ def up(name: str | None, provider_name: str | None, workers: int, proxy_mode: st
 
 
 @click.command()
+def prepare() -> None:
+    """Download or build everything that a cluster needs, and start none. `lab up` does this by itself; afterwards it needs no network."""
+    from lab_utils.embedded.privileged import perform
+
+    start = time.monotonic()
+    perform("prepare", {}, Console())
+    click.echo(f"Everything for a cluster is in the cache ({time.monotonic() - start:.1f} s).", err=True)
+
+
+@click.command()
 @name_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str | None, as_json: bool) -> None:
