@@ -125,8 +125,9 @@ class Lab(Workspace):
         ]
         return Card(self.spec, facts, self.lacking, self.store.notes)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return self.card()._repr_mimebundle_()
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
+        """The card, and beside it whose it is: parameters that a learner typed as literals are then graded as that learner's."""
+        return self.card()._repr_mimebundle_(), {"lab": {"learner": self.learner}}
 
     def __repr__(self) -> str:
         return self.card().text()
