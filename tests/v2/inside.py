@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import time
 import traceback
@@ -45,6 +46,10 @@ kind: Service
 metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 """
+
+
+# Said on the kernel's command line by machine.py.
+BARE = "lab.bare" in Path("/proc/cmdline").read_text().split()
 
 
 class Said(Exception):
@@ -150,11 +155,20 @@ def whole_life(person: Person) -> None:
     prove("lab doctor calls the embedded provider usable", lambda: doctor(person))
     before = look()
     started = time.monotonic()
-    if prove("lab up --workers 1", lambda: up(person, started)):
+    if BARE:
+        if prove("lab up --bare --workers 1", lambda: up(person, started, "--bare")):
+            prove("/sys/fs/cgroup inside the nodes is their own cgroup2 tree", lambda: trees(person, "system.slice"))
+            prove("the nodes live in scopes that systemd delegated", lambda: scopes("containerd.service"))
+            prove("systemd in the nodes divides its groups and sets limits", lambda: limits(person))
+            prove(
+                "nodes outlive the session that started them",
+                lambda: person.lab("ssh", "w1", "--", "systemctl is-active containerd").strip(),
+            )
+    elif prove("lab up --workers 1", lambda: up(person, started)):
         prove("both nodes are Ready", lambda: nodes_ready(person))
         prove("kubelet and containerd use the systemd cgroup driver", lambda: cgroup_driver(person))
-        prove("/sys/fs/cgroup inside the nodes is their own cgroup2 tree", lambda: trees(person))
-        prove("the nodes live in scopes that systemd delegated", scopes)
+        prove("/sys/fs/cgroup inside the nodes is their own cgroup2 tree", lambda: trees(person, "system.slice", "kubepods.slice"))
+        prove("the nodes live in scopes that systemd delegated", lambda: scopes("kubelet.service", "kubepods.slice", "/usr/bin/kubelet"))
         prove("Pods have their groups and limits below the node's", lambda: pods_below(person))
         prove("a Service answers from every node by the Pods of both", lambda: service(person))
         prove("nodes outlive the session that started them", lambda: outlived(person))
@@ -185,8 +199,8 @@ def doctor(person: Person) -> str:
     return str(mine["why"])
 
 
-def up(person: Person, started: float) -> str:
-    person.lab("up", "--workers", "1", loud=True)
+def up(person: Person, started: float, *options: str) -> str:
+    person.lab("up", "--workers", "1", *options, loud=True)
     return f"{time.monotonic() - started:.0f} s, emulated"
 
 
@@ -218,12 +232,12 @@ def cgroup_driver(person: Person) -> str:
     return ""
 
 
-def trees(person: Person) -> str:
+def trees(person: Person, *slices: str) -> str:
     for node in ("cp", "w1"):
         seen = person.lab(
             "ssh", node, "--", "stat -f -c %T /sys/fs/cgroup; cat /proc/1/cgroup; ls -d /sys/fs/cgroup/*.slice; ls /sys/fs/cgroup"
         )
-        for expected in ("cgroup2fs", "0::/init.scope", "/sys/fs/cgroup/kubepods.slice", "/sys/fs/cgroup/system.slice"):
+        for expected in ("cgroup2fs", "0::/init.scope", *(f"/sys/fs/cgroup/{each}" for each in slices)):
             if expected not in seen:
                 raise Said(f"on {node}, no {expected} in:\n{seen}")
         if "kio-" in seen:
@@ -231,7 +245,7 @@ def trees(person: Person) -> str:
     return ""
 
 
-def scopes() -> str:
+def scopes(*inside: str) -> str:
     for node in ("cp", "w1"):
         scope = f"kio-lab-{node}.scope"
         shown = sh("systemctl", "show", scope, "-p", "Delegate,ActiveState,ControlGroup")
@@ -239,10 +253,21 @@ def scopes() -> str:
             if expected not in shown:
                 raise Said(f"{scope}: no {expected} in:\n{shown}")
         listing = sh("systemd-cgls", "--no-pager", "--full", "--unit", scope)
-        for expected in ("kubelet.service", "containerd.service", "kubepods.slice", "/usr/bin/kubelet"):
+        for expected in ("containerd.service", *inside):
             if expected not in listing:
                 raise Said(f"no {expected} below {scope}:\n{listing}")
-    return "systemd-cgls shows kubelet and Pods below kio-lab-cp.scope and kio-lab-w1.scope"
+    return "systemd-cgls shows their services below kio-lab-cp.scope and kio-lab-w1.scope"
+
+
+def limits(person: Person) -> str:
+    """What systemd on a node hands down, seen from a service with limits of its own."""
+    for node in ("cp", "w1"):
+        script = "cd /sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup); cat memory.max pids.max cpu.weight"
+        words = ["systemd-run", "--wait", "--pipe", "--quiet", "-p", "MemoryMax=64M", "-p", "TasksMax=50", "-p", "CPUWeight=77"]
+        seen = person.lab("ssh", node, "--", shlex.join([*words, "sh", "-c", script])).split()
+        if seen != [str(64 << 20), "50", "77"]:
+            raise Said(f"on {node}: {seen}")
+    return ""
 
 
 def pods_below(person: Person) -> str:
