@@ -98,7 +98,7 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
     code = follow([*ALONE, "--mount-proc", *argv], line, env={"TMPDIR": str(root.parent)})
     if code != 0:
         errors = [text for text in said if text.startswith(("E:", "W:", "dpkg:"))] or said
-        raise ArtifactFailed("installing Debian failed:\n" + "\n".join(errors[-8:]), "Is deb.debian.org, or your mirror of it, reachable?")
+        raise ArtifactFailed("installing Debian failed:\n" + "\n".join(errors[-8:]), "Is your Debian mirror reachable?")
     if not any((root / "var/lib/apt/lists").glob("*Packages*")):  # debootstrap keeps none
         in_root(root, ["apt-get", "update", "-q"], binds=_resolver(), writable=True)
 
@@ -139,7 +139,7 @@ def fetch_debs(debian: Path, wanted: Iterable[str], progress: Progress) -> Path:
     except CommandFailed as problem:
         raise ArtifactFailed(
             "Debian packages for images cannot be downloaded:\n" + "\n".join(problem.stdout.splitlines()[-5:]),
-            "Is deb.debian.org, or your mirror of it, reachable?",
+            "Is your Debian mirror reachable?",
         ) from None
     return folder
 

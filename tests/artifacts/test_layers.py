@@ -137,7 +137,7 @@ def test_an_archive_is_an_oci_layout_that_docker_reads_too(tmp_path: Path) -> No
 def test_apts_answer_is_read() -> None:
     lines = [
         "Reading package lists...",
-        "'http://deb.debian.org/x/libc6_2.36-9%2bdeb12u14_amd64.deb' libc6_2.36-9%2bdeb12u14_amd64.deb 2757000 SHA256:ab",
+        "'http://mirror.example/x/libc6_2.36-9%2bdeb12u14_amd64.deb' libc6_2.36-9%2bdeb12u14_amd64.deb 2757000 SHA256:ab",
     ]
     (found,) = parse_uris(lines)
     assert (found.name, found.version, found.file) == ("libc6", "2.36-9+deb12u14", "libc6_2.36-9%2bdeb12u14_amd64.deb")

@@ -118,9 +118,7 @@ def _debian(root: Path, folder: Path) -> None:
         "--dpkgopt=path-exclude=/usr/share/doc/*",
     ]
     if follow([*argv, f"--extract-hook={hook}", "bookworm", root], said.append, env={"TMPDIR": str(folder)}) != 0:
-        raise ArtifactFailed(
-            "the guest's Debian could not be made:\n" + "\n".join(said[-8:]), "Is deb.debian.org, or your mirror, reachable?"
-        )
+        raise ArtifactFailed("the guest's Debian could not be made:\n" + "\n".join(said[-8:]), "Is your Debian mirror reachable?")
     run(["chroot", root, "useradd", "--create-home", "--shell=/bin/bash", USER])
     files = {
         "etc/hostname": "machine\n",
