@@ -113,6 +113,14 @@ def network_is_configured(cluster: Cluster, node: Node) -> Finding | None:
         return Finding(
             node.name, f"{wanted[0]} names the plugin {absent[0]!r}, and /opt/cni/bin has none", f"lab ssh {node.name} -- ls /opt/cni/bin"
         )
+    if network := _runtime_says(node, "NetworkReady"):
+        # It reads the folder when a file there is written, deleted or renamed; one that is moved in from elsewhere it passes over
+        # (containerd, internal/cri/server/cni_conf_syncer.go).
+        return Finding(
+            node.name,
+            f"containerd has not taken up /etc/cni/net.d/{wanted[0]}: {network}",
+            f"lab ssh {node.name} -- systemctl restart containerd",
+        )
     api = cluster.get("node", node.name)
     ready: dict[str, Any] = next((c for c in api["status"].get("conditions", []) if c["type"] == "Ready"), {})
     if ready.get("status") != "True":
@@ -173,6 +181,13 @@ def names_are_resolved(cluster: Cluster, node: Node) -> Finding | None:
         f"{server} answers {answer or 'nothing'} for kubernetes.default, not {expected}",
         "lab kubectl -- logs -n kube-system -l k8s-app=kube-dns",
     )
+
+
+def _runtime_says(node: Node, condition: str) -> str:
+    """Why the runtime's own condition does not hold; "" where it does."""
+    status = json.loads(node.run("crictl info", check=True).stdout)["status"]["conditions"]
+    found: dict[str, Any] = next((each for each in status if each["type"] == condition), {})
+    return "" if found.get("status") else str(found.get("message") or "it does not say why")
 
 
 _PROXY_LOGS = "lab kubectl -- logs -n kube-system -l k8s-app=kube-proxy --tail=20"

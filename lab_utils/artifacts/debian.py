@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,10 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Nobody reads manuals in a node, and without them the root is a third smaller.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
 
-# apt, made to look at nothing that is installed, and to take only what is needed. The lists are those of the base.
+# A mirror drops a package when a newer one comes, so older lists name files that are gone.
+FRESH_SECONDS = 24 * 3600
+
+# apt, made to look at nothing that is installed, and to take only what is needed. Its lists and sources lie beside the base.
 APT = [
     "apt-get",
     "--assume-yes",
@@ -34,6 +38,9 @@ APT = [
     "-o=APT::Sandbox::User=root",
     "-o=Acquire::Languages=none",
     "-o=Dir::Cache=/tmp/cache",  # the base is not written to
+    "-o=Dir::State::Lists=/mnt/apt/lists",
+    "-o=Dir::Etc::SourceList=/mnt/apt/sources.list",
+    "-o=Dir::Etc::SourceParts=/dev/null",
 ]
 
 
@@ -85,7 +92,7 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
 
     options = ['Acquire::Languages "none"', 'APT::Install-Recommends "false"']
     if shutil.which("mmdebstrap"):
-        argv = ["mmdebstrap", "--variant=minbase", "--mode=root", "--skip=cleanup/apt/lists", f"--include={','.join(packages())}"]
+        argv = ["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(packages())}"]
         argv += [f"--aptopt={option}" for option in options] + ["--dpkgopt=force-unsafe-io"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
         argv += [suite, str(root)]
@@ -99,15 +106,34 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
     if code != 0:
         errors = [text for text in said if text.startswith(("E:", "W:", "dpkg:"))] or said
         raise ArtifactFailed("installing Debian failed:\n" + "\n".join(errors[-8:]), "Is your Debian mirror reachable?")
-    if not any((root / "var/lib/apt/lists").glob("*Packages*")):  # debootstrap keeps none
-        in_root(root, ["apt-get", "update", "-q"], binds=_resolver(), writable=True)
 
 
-def closure(debian: Path, wanted: Iterable[str]) -> list[Deb]:
-    """These packages and everything that they depend on, as if nothing were installed."""
+def lists(debian: Path, suite: str, progress: Progress) -> Path:
+    """The folder with apt's lists of a suite, at most a day old where a mirror answers."""
+    folder = root_cache_dir() / "debian" / f"lists-{suite}"
+    stamp = folder / "updated"
+    if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
+        return folder
+    (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    sources = (debian / "root/etc/apt/sources.list").read_text()
+    (folder / "sources.list").write_text(sources.replace(pinned().debian, suite))
+    progress.note(f"apt's lists of Debian {suite}")
+    try:
+        in_root(debian / "root", [*APT, "update", "-q"], binds={folder: "/mnt/apt", **_resolver()}, env=_proxies())
+    except CommandFailed as problem:
+        if not stamp.exists():
+            raise _no_mirror(f"the lists of Debian {suite} cannot be had", problem) from None
+        progress.note(f"no Debian mirror answers: the lists of {suite} stay as they were")
+        return folder
+    stamp.touch()
+    return folder
+
+
+def closure(debian: Path, wanted: Iterable[str], apt: Path) -> list[Deb]:
+    """These packages and everything that they depend on, as if nothing were installed. `apt` is a suite's folder of lists."""
     argv = [*APT, "-o=Dir::Cache::archives=/tmp/none", "install", "--print-uris", "-qq", *wanted]
     try:
-        lines = in_root(debian / "root", ["sh", "-c", 'mkdir -p /tmp/none/partial; exec "$@"', "apt", *argv])
+        lines = in_root(debian / "root", ["sh", "-c", 'mkdir -p /tmp/none/partial; exec "$@"', "apt", *argv], binds={apt: "/mnt/apt"})
     except CommandFailed as problem:
         raise ArtifactFailed(f"Debian packages cannot be resolved: {problem.stdout.splitlines()[-1:]}") from None
     return parse_uris(lines)
@@ -123,7 +149,7 @@ def parse_uris(lines: Sequence[str]) -> list[Deb]:
     return sorted(found, key=lambda deb: deb.name)
 
 
-def fetch_debs(debian: Path, wanted: Iterable[str], progress: Progress) -> Path:
+def fetch_debs(debian: Path, wanted: Iterable[str], apt: Path, progress: Progress) -> Path:
     """Download packages with all that they depend on, for making layers. apt checks their signatures. Returns the folder."""
     need_root("downloading Debian packages for images")
     folder = root_cache_dir() / "debs"
@@ -135,13 +161,14 @@ def fetch_debs(debian: Path, wanted: Iterable[str], progress: Progress) -> Path:
             progress.note(" ".join(text.split()[:5]))
 
     try:
-        in_root(debian / "root", argv, binds={folder: "/mnt/debs", **_resolver()}, env=_proxies(), on_line=line)
+        in_root(debian / "root", argv, binds={folder: "/mnt/debs", apt: "/mnt/apt", **_resolver()}, env=_proxies(), on_line=line)
     except CommandFailed as problem:
-        raise ArtifactFailed(
-            "Debian packages for images cannot be downloaded:\n" + "\n".join(problem.stdout.splitlines()[-5:]),
-            "Is your Debian mirror reachable?",
-        ) from None
+        raise _no_mirror("Debian packages for images cannot be downloaded", problem) from None
     return folder
+
+
+def _no_mirror(what: str, problem: CommandFailed) -> ArtifactFailed:
+    return ArtifactFailed(f"{what}:\n" + "\n".join(problem.stdout.splitlines()[-5:]), "Is your Debian mirror reachable?")
 
 
 def _resolver() -> dict[Path, str]:

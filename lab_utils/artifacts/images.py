@@ -153,14 +153,22 @@ def _forget_older(place: Path, key: str) -> None:
 
 def packages_for(images: Iterable[Image], progress: Progress) -> tuple[dict[str, list[Deb]], Path]:
     """The Debian packages of each image, by its key ("debian" for the shared layer), and the folder that they lie in."""
+    usual = pinned().debian
     lists = {image.key: [*(USERLAND if image.base else ()), *image.packages] for image in images if image.base or image.packages}
     if not lists:
         return {}, Path()
-    lists["debian"] = list(USERLAND)
+    suites = {image.key: image.suite or usual for image in images}
+    lists["debian"], suites["debian"] = list(USERLAND), usual
     below = debian.base(progress)
     progress.note("resolving Debian packages")
-    resolved = {key: debian.closure(below, names) for key, names in lists.items()}
-    return resolved, debian.fetch_debs(below, sorted({name for names in lists.values() for name in names}), progress)
+    resolved: dict[str, list[Deb]] = {}
+    folder = Path()
+    for suite in sorted({suites[key] for key in lists}):
+        apt = debian.lists(below, suite, progress)
+        chosen = {key: names for key, names in lists.items() if suites[key] == suite}
+        resolved |= {key: debian.closure(below, names, apt) for key, names in chosen.items()}
+        folder = debian.fetch_debs(below, sorted({name for names in chosen.values() for name in names}), apt, progress)
+    return resolved, folder
 
 
 def _own_layers(image: Image, debs: Sequence[Deb], folder: Path, userland: Layer, work: Path) -> list[LayerFile]:

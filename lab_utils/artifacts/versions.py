@@ -71,6 +71,7 @@ class Image:
     own: bool = False  # the course's own: no registry has it
     base: str = ""
     packages: tuple[str, ...] = ()
+    suite: str = ""  # the Debian that the packages are of, where it is not the nodes' (only for an image without `base`)
     programs: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     dirs: tuple[str, ...] = ()

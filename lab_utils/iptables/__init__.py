@@ -15,11 +15,13 @@
 from __future__ import annotations
 
 from lab_utils.errors import ParseError
+from lab_utils.iptables.chain import Chain
 from lab_utils.iptables.ipset import parse_sets
+from lab_utils.iptables.parts import Match, Option, Target
 from lab_utils.iptables.probability import exact
 from lab_utils.iptables.reader import parse
-from lab_utils.iptables.rules import Match, Option, Rule, Target
-from lab_utils.iptables.ruleset import Chain, Ruleset, Table, Unknown
+from lab_utils.iptables.rules import Rule
+from lab_utils.iptables.ruleset import Ruleset, Table, Unknown
 from lab_utils.iptables.services import Endpoint, Service
 
 __all__ = [

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Iterator
 
 from lab_utils.errors import ParseError
+from lab_utils.iptables.chain import Chain
 from lab_utils.iptables.options import BUILT_IN, VERDICTS
-from lab_utils.iptables.rules import parse_spec
-from lab_utils.iptables.ruleset import Chain, Ruleset, Table
+from lab_utils.iptables.ruleset import Ruleset, Table
 from lab_utils.iptables.shape import SHAPE
+from lab_utils.iptables.spec import parse_spec
 from lab_utils.iptables.words import quote, split_words
 
 LONGEST = 1 << 16  # iptables-restore itself reads lines of at most 10 KiB

@@ -65,3 +65,8 @@ def quote(word: str) -> str:
     if PLAIN.fullmatch(word):
         return word
     return '"' + re.sub(r"""(["'\\])""", r"\\\1", word) + '"'
+
+
+def as_word(word: str) -> str:
+    """The word as one word of a rule: in quotes only where it would else be two, or none."""
+    return quote(word) if not word or " " in word or '"' in word or "\t" in word else word

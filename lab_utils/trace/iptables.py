@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from lab_utils.iptables.chain import Chain
+from lab_utils.iptables.parts import Match
 from lab_utils.iptables.probability import exact
-from lab_utils.iptables.rules import Match, Rule
-from lab_utils.iptables.ruleset import Chain, Ruleset, Table
+from lab_utils.iptables.rules import Rule
+from lab_utils.iptables.ruleset import Ruleset, Table
 from lab_utils.iptables.values import show_address
 from lab_utils.trace import targets
 from lab_utils.trace.flow import ONE, Branch, Flow, Layer, Surroundings

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from lab_utils.iptables.rules import Match, Option
+from lab_utils.iptables.parts import Match, Option
 from lab_utils.iptables.values import Masked, Range, show_address
 from lab_utils.trace.flow import Flow, Surroundings
 from lab_utils.trace.sets import in_set

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from lab_utils.iptables.rules import Match, Target
+from lab_utils.iptables.parts import Match, Target
 from lab_utils.iptables.values import FULL, AddressRange, Place, Range
 from lab_utils.trace.flow import ONE, Branch, Flow, Surroundings, endpoint
 

@@ -30,7 +30,7 @@ def _(lab: Workspace) -> None:
 
 
 def pod_of(name: str, labels: dict[str, str], policy: str, container: dict[str, Any]) -> dict[str, Any]:
-    main = {"name": "main", "image": "busybox:1.36", **container}
+    main = {"name": "main", "image": "busybox:1.37", **container}
     spec = {"restartPolicy": policy, "terminationGracePeriodSeconds": 0, "containers": [main]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
 

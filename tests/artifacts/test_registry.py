@@ -40,14 +40,14 @@ def published(mirror: Mirror) -> Mirror:
 
 
 def test_the_image_of_the_right_architecture_arrives_whole(published: Mirror, tmp_path: Path) -> None:
-    got = registry.pull("docker.io/library/busybox:1.36", "arm64", tmp_path / "b.tar", Silent())
+    got = registry.pull("docker.io/library/busybox:1.37", "arm64", tmp_path / "b.tar", Silent())
     with tarfile.open(tmp_path / "b.tar") as tar:
         names = tar.getnames()
         file = tar.extractfile("index.json")
         assert file is not None
         entry = json.load(file)["manifests"][0]
         assert entry["digest"] == got
-        assert entry["annotations"]["io.containerd.image.name"] == "docker.io/library/busybox:1.36"
+        assert entry["annotations"]["io.containerd.image.name"] == "docker.io/library/busybox:1.37"
         for name in names:
             if name.startswith("blobs/"):
                 blob = tar.extractfile(name)
@@ -60,7 +60,7 @@ def test_a_layer_with_another_checksum_is_refused(published: Mirror, tmp_path: P
     path = next(path for path in published.files if "/blobs/" in path)
     published.files[path] = published.files[path][::-1]
     with pytest.raises(ArtifactFailed, match="another checksum than promised"):
-        registry.pull("docker.io/library/busybox:1.36", "arm64", tmp_path / "b.tar", Silent())
+        registry.pull("docker.io/library/busybox:1.37", "arm64", tmp_path / "b.tar", Silent())
     assert list(tmp_path.glob("*.blob")) == []
 
 
@@ -76,4 +76,4 @@ def test_names_are_taken_apart() -> None:
 
 def test_a_registry_that_is_not_there_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_RELEASES", "http://127.0.0.1:9")
-    assert registry.answering(["docker.io/library/busybox:1.36"]) == set()
+    assert registry.answering(["docker.io/library/busybox:1.37"]) == set()

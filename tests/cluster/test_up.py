@@ -41,7 +41,7 @@ kind: Pod
 metadata: {name: client}
 spec:
   terminationGracePeriodSeconds: 0
-  containers: [{name: client, image: "docker.io/library/busybox:1.36", command: [sleep, "3600"]}]
+  containers: [{name: client, image: "docker.io/library/busybox:1.37", command: [sleep, "3600"]}]
 """
 
 

@@ -22,12 +22,13 @@ from tests.conformance.suite import Suite
 
 E2E = "registry.k8s.io/e2e-test-images"
 
-# Debian's busybox 1.35. Its sh drops environment variables whose names no shell could use ("data-1"), which the official one
+# Debian trixie's busybox 1.37.0. Its sh drops environment variables whose names no shell could use ("data-1"), which the official one
 # hands on and some tests look for; bash hands them on too.
 BUSYBOX = Image(
     key="e2e-busybox",
     name=f"{E2E}/busybox:1.37.0-1",
     packages=("base-passwd", "bash", "busybox", "libc-bin", "libc6", "libtinfo6", "netbase"),
+    suite="trixie",
     applets=True,
     links={"/usr/bin/sh": "bash"},
     cmd=("sh",),

@@ -33,7 +33,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers:
       - name: httpd
-        image: busybox:1.36
+        image: busybox:1.37
         command: [sh, -c, "mkdir -p /www; hostname > /www/index.html; exec httpd -f -p 8080 -h /www"]
         readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
 ---
@@ -52,7 +52,7 @@ spec:
   volumes: [{name: small, emptyDir: {medium: Memory, sizeLimit: 4Mi}}]
   containers:
   - name: main
-    image: busybox:1.36
+    image: busybox:1.37
     command: [sh, -c, "touch /tmp/ready; exec sleep infinity"]
     volumeMounts: [{name: small, mountPath: /small}]
     readinessProbe: {exec: {command: [cat, /tmp/ready]}, periodSeconds: 1}
@@ -242,7 +242,7 @@ def test_a_wrong_cni_file_keeps_new_pods_from_starting(lab: Workspace) -> None:
     before = worker.run("cat /etc/cni/net.d/*").stdout
     inject(lab, "cni-config-wrong", node="w1")
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "late"}}
-    container = {"name": "main", "image": "busybox:1.36", "command": ["sleep", "infinity"]}
+    container = {"name": "main", "image": "busybox:1.37", "command": ["sleep", "infinity"]}
     lab.apply({**pod, "spec": {"nodeName": "w1", "terminationGracePeriodSeconds": 0, "containers": [container]}})
     eventually(lambda: "failed to find plugin" in lab.kubectl("get", "events", "--field-selector=involvedObject.name=late").stdout)
     undo_all(lab)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lab_utils.errors import ParseError
 from lab_utils.iptables import parse
-from lab_utils.iptables.rules import _plainly, _Reader
 from lab_utils.iptables.shape import SHAPE
+from lab_utils.iptables.spec import PatientReader, plainly
 from lab_utils.iptables.words import split_words
 from tests.bench.big_cluster import dump
 
@@ -59,14 +59,14 @@ def test_the_quick_ways_of_reading_a_rule_agree_with_the_patient_one(words: list
     spec = " ".join(words)
     try:
         split = split_words(spec)
-        patient = _Reader(list(split)).read()
+        patient = PatientReader(list(split)).read()
     except ValueError:
         patient = None
     if SHAPE.fullmatch(" " + spec):
         assert patient is not None, spec
         shaped = SHAPE.fullmatch(" " + spec)
         assert shaped is not None and (patient.target.name if patient.target else None) == shaped["j"]
-    if patient is not None and (quick := _plainly(list(split))) is not None:
+    if patient is not None and (quick := plainly(list(split))) is not None:
         assert quick == patient
 
 
