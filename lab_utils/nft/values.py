@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lab_utils.errors import ParseError
 from lab_utils.iptables.values import PROTOCOLS, SERVICES, Network, Range, network, read_address
 from lab_utils.trace.flow import Flow, Surroundings
-from lab_utils.trace.matches import ICMP, ICMP6, address_kind
+from lab_utils.trace.headers import ICMP, ICMP6, address_kind
 
 Value = Any
 PORTS = ("tcp", "udp", "sctp", "dccp", "udplite", "th")

@@ -12,8 +12,9 @@ from lab_utils.iptables.rules import Rule
 from lab_utils.iptables.ruleset import Ruleset, Table
 from lab_utils.iptables.values import show_address
 from lab_utils.trace import targets
+from lab_utils.trace.answers import Judge
 from lab_utils.trace.flow import ONE, Branch, Flow, Layer, Surroundings
-from lab_utils.trace.matches import JUDGES, NOT_HERE, TRANSPORTS, Judge
+from lab_utils.trace.matches import JUDGES, NOT_HERE, TRANSPORTS
 
 # include/uapi/linux/netfilter_ipv4.h: the order of the tables at each hook.
 ORDER = {
