@@ -32,7 +32,7 @@ def published(mirror: Mirror) -> Mirror:
     other = b'{"config":{},"layers":[]}'
     platforms = [("amd64", other), ("arm64", manifest)]
     index = {"manifests": [{"digest": digest(data), "platform": {"architecture": arch, "os": "linux"}} for arch, data in platforms]}
-    mirror.put(f"{BASE}/manifests/1.36", json.dumps(index).encode(), Content_Type=INDEX)
+    mirror.put(f"{BASE}/manifests/1.37", json.dumps(index).encode(), Content_Type=INDEX)
     mirror.put(f"{BASE}/manifests/{digest(manifest)}", manifest, Content_Type=MANIFEST)
     mirror.put(f"{BASE}/blobs/{digest(config)}", config)
     mirror.put(f"{BASE}/blobs/{digest(layer)}", layer)
