@@ -9,6 +9,7 @@
 #   make clean    removes what these made in this folder; caches and clusters stay (see `lab down --all`)
 #
 # Slow ones, not in .ci/run:
+#   make test-labs     every lab's solution and wrong answers, graded on a cluster (`make test` does so for labs 03 and 08)
 #   make conformance   Kubernetes' own e2e tests (sig-network, sig-node) on a cluster of ours
 #   make test-v2       the embedded provider on a pure cgroup v2 host with systemd (a QEMU guest)
 
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PYTEST ?= $(BIN)/pytest
 
-.PHONY: help setup lab test book bench check clean conformance test-v2
+.PHONY: help setup lab test book bench check clean conformance test-labs test-v2
 help:
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 
@@ -52,6 +53,10 @@ book: setup
 
 bench: setup
 	$(BIN)/python -m tests.bench
+
+test-labs: setup
+	$(BIN)/lab prepare
+	LAB_TEST_LABS=$(or $(LABS),all) $(PYTEST) tests/labs/test_every_lab.py
 
 conformance: setup
 	$(BIN)/python -m tests.conformance

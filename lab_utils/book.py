@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -128,11 +128,12 @@ def record(root: Path) -> list[Path]:
     return written
 
 
-def nbval(root: Path) -> None:
-    """Run the recorded chapters under `pytest --nbval-lax`: cells tagged nbval-check-output must say the same again."""
+def nbval(root: Path, names: Sequence[str] = ()) -> None:
+    """Run recorded chapters (without names, all) under `pytest --nbval-lax`: cells tagged nbval-check-output must say the same again."""
     with tempfile.TemporaryDirectory() as folder:
         for path in sorted(recorded_dir(root).glob("*.ipynb")):
-            shutil.copy(path, folder)
+            if not names or path.stem in names:
+                shutil.copy(path, folder)
         if not list(Path(folder).iterdir()):
             raise BadInput("no chapter is recorded", "Run `make book`, then `python -m lab_utils.book record`")
         options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240", "-p", "no:cacheprovider", "-q", "--timeout=900"]
@@ -176,10 +177,11 @@ def record_command(source: Path) -> None:
 
 
 @main.command("nbval")
+@click.argument("names", nargs=-1)
 @SOURCE
-def nbval_command(source: Path) -> None:
+def nbval_command(names: tuple[str, ...], source: Path) -> None:
     """Run the chapters again and compare stable outputs."""
-    nbval(source)
+    nbval(source, names)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 import yaml
 
-from lab_utils.book import chapters
+from lab_utils.book import chapters, nbval
 from lab_utils.book_links import problems
 from lab_utils.book_pages import Outputs, after_title, chapter, lab_page, recorded_dir, with_receipt
 from lab_utils.cluster import Cluster
@@ -218,3 +218,11 @@ def test_recordings_belong_to_the_code_that_the_chapters_have_now() -> None:
         kept = [cell["source"] for cell in json.loads(recorded.read_text())["cells"]]
         code = ["".join(source).strip() for source in kept]
         assert all(piece in path.read_text() for piece in code[:-1]), f"{path.name} changed: run `make book`, then record it again"
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ["03-pods", "08-services"])
+def test_a_chapter_says_again_what_it_said(name: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_CLUSTER", cluster.name)
+    nbval(repo_dir(), [name])
