@@ -62,12 +62,13 @@ def up(name: str | None, provider_name: str | None, workers: int, proxy_mode: st
 
 
 @click.command()
-def prepare() -> None:
+@click.option("--prune", is_flag=True, help="Remove node roots and image stores of older versions that no cluster stands on.")
+def prepare(prune: bool) -> None:
     """Download or build everything that a cluster needs, and start none. `lab up` does this by itself; afterwards it needs no network."""
     from lab_utils.embedded.privileged import perform
 
     start = time.monotonic()
-    perform("prepare", {}, Console())
+    perform("prepare", {"prune": prune}, Console())
     click.echo(f"Everything for a cluster is in the cache ({time.monotonic() - start:.1f} s).", err=True)
 
 

@@ -1,7 +1,8 @@
-"""What the host's kernel can do, found out by trying."""
+"""What the host's kernel can do, found out by trying, and what nodes stand on, as the kernel tells it."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lab_utils.embedded import network
@@ -23,3 +24,15 @@ def kernel_lacks() -> list[str]:
     if network.bridge_netfilter() == "not loaded" and not run(["modprobe", "--dry-run", "br_netfilter"], check=False).ok:
         found.append("netfilter for bridges (br_netfilter)")
     return found
+
+
+def mounted_over(folder: Path) -> list[Path]:
+    """The folders below `folder` that are the lower layer of some process's root: of a node that runs, whoever made it."""
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/mountinfo"):
+        try:
+            text = file.read_text()
+        except OSError:  # it has ended
+            continue
+        found |= set(re.findall(rf"lowerdir=({re.escape(str(folder))}/[^,: ]+)", text))
+    return sorted(map(Path, found))

@@ -17,9 +17,10 @@ from typing import Any
 from lab_utils.embedded import cgroups, kubeadm, network, node, pristine, state
 from lab_utils.embedded.bootstrap import bootstrap, each, kubeconfig_file
 from lab_utils.embedded.gate import Gate
-from lab_utils.embedded.host import kernel_lacks
+from lab_utils.embedded.host import kernel_lacks, mounted_over
 from lab_utils.embedded.state import State
 from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster, Unhealthy
+from lab_utils.paths import root_cache_dir
 from lab_utils.progress import Progress
 
 # Keys of State.host_before that are no files below /proc/sys.
@@ -38,6 +39,8 @@ def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     from lab_utils.artifacts.versions import pinned
 
     artifacts.prepare(progress)
+    if request.get("prune"):
+        _prune(progress)
     images = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
     return {
         "lower": str(artifacts.node_root(progress)),
@@ -46,6 +49,18 @@ def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         "kubernetes": pinned().program("kubeadm").version,
         "images": images,
     }
+
+
+def _prune(progress: Progress) -> None:
+    """Node roots and image stores of older versions go, unless a cluster stands on one: a record names it, or a node is mounted over it."""
+    from lab_utils import artifacts
+
+    recorded = [Path(place) for known in state.all_states() for place in (known.lower, known.store)]
+    if strange := [root for root in mounted_over(root_cache_dir() / "noderoot") if root not in recorded]:
+        progress.note(f"nothing is removed: a cluster with a record elsewhere (LAB_STATE) stands on {strange[0]}")
+        return
+    count = artifacts.prune(recorded, progress)
+    progress.note(f"{count} node roots and image stores of older versions removed")
 
 
 def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
