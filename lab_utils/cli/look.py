@@ -176,7 +176,6 @@ def trace(
     The JSON is an object: packet, verdict (ACCEPT, DROP or REJECT), masquerade, destinations (each with address and
     probability, a fraction as text), steps (each with hook, table, chain, rule, why, matched, probability), undecided, notes.
     """
-    from lab_utils.iptables import parse_sets
     from lab_utils.trace import Packet
     from lab_utils.trace import trace as follow
 
@@ -190,20 +189,12 @@ def trace(
         own = [address(text, "the node's address") for text in local]
         found = follow(rules, packet, own, origin or "external", sets=read_sets(sets) if sets else None, explain=explain)
     else:
-        snapshot = load(folder, name)
-        from lab_utils.topology import Topology
-
-        topology = Topology.from_snapshot(snapshot)
+        topology = topology_of(folder, name)
         view = whose_rules(topology, node, src)
-        rules = view.ruleset if packet.version == 4 else view.ruleset6
-        if rules is None:
+        traced = view.trace(packet, origin or origin_of(topology, view, src), explain=explain)
+        if traced is None:
             raise BadInput(f"no rules of node {view.name} were read")
-        ipset = snapshot.node(view.name).ipset
-        where = origin or origin_of(topology, view, src)
-        own_by_device = {device.name: [str(a.ip) for a in device.addresses] for device in view.netns.devices if device.addresses}
-        found = follow(
-            rules, packet, local_addresses=own_by_device, origin=where, sets=parse_sets(ipset) if ipset else None, explain=explain
-        )
+        found = traced
     print_trace(found, as_json, svg)
 
 

@@ -81,10 +81,13 @@ class Flight:
     hops: tuple[Hop, ...] = ()
     probability: Fraction = Fraction(1)
     masquerade: bool = False
-    judged: tuple[str, ...] = ()  # nodes whose rules have had their say
+    judged: tuple[tuple[str, str, str], ...] = ()  # node, source, destination: its rules have had their say
     inner: Flight | None = None  # what it carries, if it is a tunnel's outer packet
     tunnel: str = ""  # "vxlan 1": who unwraps it
     visited: tuple[tuple[str, str], ...] = ()
+
+    def marked(self, node: str) -> tuple[str, str, str]:
+        return node, self.src, address_of(self)
 
     def hop(self, hop: Hop) -> Flight:
         return replace(self, hops=(*self.hops, hop))

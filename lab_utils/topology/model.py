@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,11 @@ from lab_utils.topology.objects import Pod, Service, ServicePort, read_pod, read
 
 if TYPE_CHECKING:
     from lab_utils.topology.hops import Path
+    from lab_utils.trace import Packet, Trace
+    from lab_utils.trace.flow import Origin
 
 __all__ = ["Cable", "NodeView", "Pod", "Service", "ServicePort", "Topology"]
+NFT_TABLE = re.compile(r'"table": ?\{"family": ?"(\w+)", ?"name": ?"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class NodeView:
     iptables: str = ""
     ip6tables: str = ""
     nft: str = ""
+    ipset: str = ""
 
     @cached_property
     def ruleset(self) -> Any:
@@ -50,6 +55,39 @@ class NodeView:
 
             return parse(save)
         return None
+
+    def trace(self, packet: Packet, origin: Origin = "external", *, explain: bool = False) -> Trace | None:
+        """What all rules of this node do to a packet, given its addresses, routes and IP sets. None if no rules were read."""
+        from lab_utils.trace import trace
+
+        rules = self._in_force[packet.version]
+        if not rules:
+            return None
+        own = {device.name: [str(address.ip) for address in device.addresses] for device in self.netns.devices if device.addresses}
+        routes = {
+            str(route.destination): route.device
+            for route in sorted(self.netns.routes, key=lambda route: -route.metric)  # of two, the lower metric comes last and stays
+            if route.kind == "unicast" and route.destination.version == packet.version
+        }
+        return trace(rules, packet, own, origin, sets=self._sets, routes=routes, explain=explain)
+
+    @cached_property
+    def _sets(self) -> dict[str, list[str]] | None:
+        from lab_utils.iptables import parse_sets
+
+        return parse_sets(self.ipset) if self.ipset.strip() else None
+
+    @cached_property
+    def _in_force(self) -> dict[int, list[Any]]:
+        """The rules of iptables and those of nft: kube-proxy writes the ones, a network plugin may write the others."""
+        from lab_utils.iptables import parse
+        from lab_utils.iptables.options import BUILT_IN
+        from lab_utils.nft import parse as parse_nft
+
+        others = any(family == "inet" or name not in BUILT_IN for family, name in NFT_TABLE.findall(self.nft))
+        shared = [parse_nft(self.nft)] if others else []
+        saves = {4: self.iptables, 6: self.ip6tables}
+        return {version: [*shared, *([parse(save)] if save.strip() else [])] for version, save in saves.items()}
 
 
 @dataclass(frozen=True)
@@ -98,7 +136,7 @@ class Topology:
         names: dict[str, int] = {}
         for node in snapshot.nodes:
             host = read_namespace(node.name, node.outputs, inode=node.inode, kernel=node.kernel)
-            nodes.append(NodeView(node.name, node.ip, node.role, host, node.iptables, node.ip6tables, node.nft))
+            nodes.append(NodeView(node.name, node.ip, node.role, host, node.iptables, node.ip6tables, node.nft, node.ipset))
             namespaces.append(host)
             names.update(node.names)
             for box in node.sandboxes:

@@ -6,15 +6,18 @@ last hop says what is missing: that is often just what a learner is looking for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from fractions import Fraction
 from ipaddress import ip_address
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from lab_utils.errors import BadInput
 from lab_utils.links import FOUND, Device, Namespace
 from lab_utils.topology.hops import Flight, Hop, Path, Way, address_of, rules_of, split_address
 from lab_utils.topology.model import Topology, is_ip
+
+if TYPE_CHECKING:
+    from lab_utils.trace.flow import Origin
 
 LONGEST = 64  # hops; more than any real way, so that rules and routes in a circle come to an end
 
@@ -113,39 +116,65 @@ class Walker:
         if len(flight.hops) > LONGEST or (place in flight.visited and came_by is not None):
             return [flight.hop(self._hop("lost", ns, came_by, "goes in circles: it was here before, with the same destination"))]
         flight = replace(flight, visited=(*flight.visited, place))
-        if ns.name in self.topology.nodes and flight.dport is not None and flight.inner is None and ns.name not in flight.judged:
-            return self._rules(ns, came_by, replace(flight, judged=(*flight.judged, ns.name)))
+        if self._not_judged_yet(ns, flight):
+            origin: Origin = "external"
+            if came_by is None:
+                origin = "local"
+            elif came_by.kind == "bridge" or self._leads_to_a_pod(ns, came_by):
+                origin = "pod"
+            return self._rules(ns, came_by, flight, origin, lambda going: self._route(ns, came_by, going))
         return self._route(ns, came_by, flight)
 
-    def _rules(self, ns: Namespace, came_by: Device | None, flight: Flight) -> list[Flight]:
-        node = self.topology.nodes[ns.name]
-        ruleset = node.ruleset if ip_address(flight.dst).version == 4 else node.ruleset6
-        if ruleset is None:
-            return self._route(ns, came_by, flight)
-        from lab_utils.trace import Destination, Packet, trace
+    def _not_judged_yet(self, ns: Namespace, flight: Flight) -> bool:
+        """Rules are asked on nodes, about packets that no tunnel hides, once for each source and destination that a packet has there."""
+        return (
+            ns.name in self.topology.nodes
+            and flight.dport is not None
+            and flight.inner is None
+            and flight.marked(ns.name) not in flight.judged
+        )
 
-        origin: Literal["external", "pod", "local"]
-        origin = "local" if came_by is None else "pod" if came_by.kind == "bridge" or self._leads_to_a_pod(ns, came_by) else "external"
-        packet = Packet(flight.src, flight.dst, flight.dport, protocol=flight.protocol, in_interface=came_by.name if came_by else None)
-        result = trace(ruleset, packet, local_addresses=ns.addresses, origin=origin)
-        unchanged = Destination(address_of(flight), Fraction(1), result.verdict, result.masquerade, rewritten=False, steps=result.steps)
-        ends = result.destinations or (unchanged,)
+    def _rules(
+        self,
+        ns: Namespace,
+        came_by: Device | None,
+        flight: Flight,
+        origin: Origin,
+        onward: Callable[[Flight], list[Flight]],
+        ports: tuple[Device, Device] | None = None,
+    ) -> list[Flight]:
+        from lab_utils.trace import Packet
+
+        packet = Packet(
+            flight.src,
+            flight.dst,
+            flight.dport,
+            protocol=flight.protocol,
+            in_interface=came_by.name if came_by else None,
+            physdev_in=ports[0].name if ports else None,
+            physdev_out=ports[1].name if ports else None,
+        )
+        result = self.topology.nodes[ns.name].trace(packet, origin)
+        if result is None:
+            return onward(flight)
         done: list[Flight] = []
-        for end in ends:
+        share = len({end.address for end in result.outcomes}) > 1
+        for end in result.outcomes:
             masked = flight.masquerade or end.masquerade
-            going = replace(flight, probability=flight.probability * Fraction(end.probability), masquerade=masked)
+            going = replace(flight, probability=flight.probability * end.probability, masquerade=masked)
             if end.rewritten:
                 address, dport = split_address(end.address)
                 going = replace(going, dst=address, dport=dport if dport is not None else flight.dport)
-                share = f", with probability {end.probability}" if len(ends) > 1 else ""
+                chance = f", with probability {end.probability}" if share else ""
                 masks = ", and its source the node's own on the way out (masquerade)" if end.masquerade else ""
-                what = f"destination {address_of(flight)} becomes {address_of(going)}{share}{masks}"
+                what = f"destination {address_of(flight)} becomes {address_of(going)}{chance}{masks}"
                 going = going.hop(self._hop("rules", ns, came_by, what, *rules_of(end.steps)))
             if end.verdict == "ACCEPT":
-                done += self._route(ns, came_by, going)
+                going = replace(going, src=split_address(end.source)[0]) if end.source else going
+                done += onward(replace(going, judged=(*going.judged, flight.marked(ns.name), going.marked(ns.name))))
             else:
                 said = "dropped" if end.verdict == "DROP" else "rejected (the sender gets an error)"
-                done.append(going.hop(self._hop("lost", ns, None, f"{said}, by the node's rules", *rules_of(end.steps or result.steps))))
+                done.append(going.hop(self._hop("lost", ns, None, f"{said}, by the node's rules", *rules_of(end.steps))))
         return done
 
     def _leads_to_a_pod(self, ns: Namespace, device: Device) -> bool:
@@ -233,8 +262,18 @@ class Walker:
             return [flight.hop(self._hop("lost", ns, bridge, f"nobody on {bridge.name} has {next_ip}"))]
         if out == port and not out.hairpin:
             return [flight.hop(self._hop("lost", ns, out, "the frame would go back where it came from, and hairpin is off", why))]
-        flight = flight.hop(self._hop("bridge", ns, out, f"{bridge.name} sends the frame out through port {out.name}", why))
-        return self._cross(ns, out, next_ip, mac, flight)
+        port_out = out
+
+        def send(going: Flight) -> list[Flight]:
+            if going.dst != flight.dst:
+                return self._ip_layer(ns, bridge, going)  # the kernel takes a bridged packet up when a rule rewrites it
+            said = self._hop("bridge", ns, port_out, f"{bridge.name} sends the frame out through port {port_out.name}", why)
+            return self._cross(ns, port_out, next_ip, mac, going.hop(said))
+
+        # Kubernetes has nodes show bridged packets to the rules too: net.bridge.bridge-nf-call-iptables = 1.
+        if port is not None and self._not_judged_yet(ns, flight):
+            return self._rules(ns, bridge, flight, "pod", send, (port, out))
+        return send(flight)
 
     def _port_towards(self, ns: Namespace, bridge: Device, ip: str, mac: str) -> Device | None:
         for port in ns.ports(bridge.name):
