@@ -151,6 +151,21 @@ def close_way_out(plan: Plan, *, through_forward_chain: bool) -> None:
                 pass
 
 
+def fence(plan: Plan, closed: bool) -> None:
+    """Keep nodes and Pods from reaching the host and beyond it. What the host asks them is answered; between them nothing changes.
+
+    On the host, where nobody in the cluster can lift it, and in a table of its own, so that a restarted cluster stays fenced.
+    """
+    name = f"{plan.link}-fence"
+    rules = f"""
+        table inet {name} {{
+            chain forward {{ type filter hook forward priority filter; iifname "{plan.link}" oifname != "{plan.link}" reject; }}
+            chain input {{ type filter hook input priority filter; iifname "{plan.link}" ct state new reject; }}
+        }}
+    """
+    run(["nft", "-f", "-"], input=f"table inet {name} {{}}\ndelete table inet {name}\n{rules if closed else ''}")
+
+
 def _forward_rules(plan: Plan) -> list[list[str]]:
     return [["FORWARD", direction, plan.link, "-m", "comment", "--comment", plan.link, "-j", "ACCEPT"] for direction in ("-i", "-o")]
 

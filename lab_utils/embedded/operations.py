@@ -152,6 +152,7 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
     if not Path(known.lower).is_dir():
         mend = f"Make it anew: lab down --name {known.name}; lab up --name {known.name}"
         raise Unhealthy(f"the node root that cluster {known.name!r} stands on was deleted from the cache ({known.lower})", mend)
+    network.fence(known.plan, False)  # of a grading run that was killed
     if known.restoring:
         _put_back(known, progress)
     running = [name for name in known.nodes if node.init_pid(known, name)]
@@ -274,6 +275,7 @@ def _remove(known: State) -> None:
     for name in known.nodes:
         node.stop(known, name)
     network.close_way_out(known.plan, through_forward_chain=known.forward_rules)
+    network.fence(known.plan, False)
     network.remove(known.plan, known.nodes)
     others = [other for other in state.all_states() if other.name != known.name]
     for file, value in known.host_before.items():
@@ -284,6 +286,12 @@ def _remove(known: State) -> None:
     if not others and known.host_before.get(BRIDGE_NETFILTER) == "not loaded":
         network.unload_bridge_netfilter()
     shutil.rmtree(known.folder)
+
+
+def fence(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    with state.locked(request["name"], progress):
+        network.fence(_known(request["name"]).plan, request["closed"])
+    return {}
 
 
 def _guess(name: str) -> State:
@@ -338,5 +346,6 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
     "down": down,
     "status": status,
     "load": load,
+    "fence": fence,
     "kernel_lacks": lambda request, progress: {"lacks": kernel_lacks()},
 }

@@ -33,6 +33,7 @@ def slots(
 
         for cluster in clusters:
             stack.callback(_end, cluster)
+            _fence(cluster, progress)
         with progress.step("Looking at the clusters before anyone touches them"):
             found = [Slot(cluster.name, begin(files, cluster), may_reset) for cluster in clusters]
         first = clusters[0]
@@ -47,12 +48,26 @@ def slots(
         )
 
 
+def _fence(cluster: Cluster, progress: Progress) -> None:
+    """The sandbox has no network but the cluster; the Pods that a notebook makes there should have none either."""
+    from lab_utils.providers import Fences, provider
+
+    if isinstance(chosen := provider(cluster.provider), Fences):
+        chosen.fence(cluster.name, True)
+    else:
+        progress.note(f"Pods of cluster {cluster.name} reach what this machine reaches: provider {cluster.provider} cannot fence them in")
+
+
 def _end(cluster: Cluster) -> None:
     """Take back what is ours; a cluster that no longer answers has nothing to give back."""
     from lab_utils.grading import access
+    from lab_utils.providers import Fences, provider
 
     with suppress(LabError):
         access.end(cluster)
+    if isinstance(chosen := provider(cluster.provider), Fences):
+        with suppress(LabError):
+            chosen.fence(cluster.name, False)
 
 
 def _names(

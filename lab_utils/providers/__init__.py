@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
 from lab_utils.errors import BadInput, HostLacks
@@ -82,6 +82,14 @@ class Provider(Protocol):
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         """The way to reach one node."""
+
+
+@runtime_checkable
+class Fences(Protocol):
+    """A provider that can cut a cluster off, for a grader whose students run Pods there."""
+
+    def fence(self, name: str, closed: bool) -> None:
+        """Keep nodes and Pods from reaching anything beyond the cluster, or let them again."""
 
 
 def provider(name: str) -> Provider:

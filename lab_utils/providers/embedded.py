@@ -110,6 +110,9 @@ class Embedded:
     def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
         return list(perform("load", {"name": record.name, "archive": str(archive.absolute())}, progress)["images"])
 
+    def fence(self, name: str, closed: bool) -> None:
+        perform("fence", {"name": name, "closed": closed}, Silent())
+
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
 from lab_utils.cluster import Cluster
+from lab_utils.providers import Fences, provider
 
 pytestmark = pytest.mark.cluster
 
@@ -74,6 +78,35 @@ def test_a_cluster_ip_answers_from_every_node(cluster: Cluster, web: str) -> Non
     for node in cluster.nodes:
         answers = {node.run(f"curl -s --max-time 5 http://{address}/hostname", check=True).stdout for _ in range(30)}
         assert answers == set(pods), f"from {node.name}"
+
+
+def test_a_fence_keeps_everybody_in_and_the_cluster_working(cluster: Cluster, web: str) -> None:
+    """A server on the host's side of the cluster's own link stands for everything that lies beyond the cluster."""
+    chosen = provider(cluster.provider)
+    if not isinstance(chosen, Fences):
+        pytest.skip(f"provider {cluster.provider} has no fence")
+    gateway = json.loads(cluster.node("cp").run("ip -j route show default", check=True).stdout)[0]["gateway"]
+    service = cluster.get("service", "web", "-n", web)["spec"]["clusterIP"]
+    with ThreadingHTTPServer((gateway, 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+
+        def answers() -> set[str]:
+            places = {"out": f"{gateway}:{server.server_port}", "in": service}
+            said = {name: pod(f"wget -qSO /dev/null -T 3 http://{place}/ 2>&1") for name, place in places.items()}
+            return {name for name in said if "HTTP/" in said[name]}
+
+        def pod(words: str) -> str:
+            return cluster.kubectl("exec", "-n", web, "client", "--", "sh", "-c", words, check=False).stdout
+
+        assert answers() == {"out", "in"}
+        chosen.fence(cluster.name, True)
+        try:
+            assert answers() == {"in"}
+            assert cluster.node("w1").run("true").ok, "the host still reaches the nodes"
+        finally:
+            chosen.fence(cluster.name, False)
+        assert answers() == {"out", "in"}
+        server.shutdown()
 
 
 def test_a_pod_resolves_names_and_reaches_the_service_by_name(cluster: Cluster, web: str) -> None:
