@@ -110,7 +110,7 @@ my %known;
     (map { $_ => sub { words_ok($_[0], '-c', '--counters', '-t', '--table', qw(filter nat mangle raw security)) } }
         map { ("$_-save", "$_-legacy-save", "$_-nft-save") } qw(iptables ip6tables)),
     (map { $_ => sub { words_ok($_[0], '-[nvxLSw]+', '-t', '--list', '--list-rules', '--numeric', '--verbose', '--exact', '--line-numbers', '--table', '[A-Za-z0-9_-]*[A-Za-z0-9_][A-Za-z0-9_-]*(?<!^-)') ; grep { /^-(?!(?:[nvxLSwt]+|-list|-list-rules|-numeric|-verbose|-exact|-line-numbers|-table)$)/ } @{ $_[0] } and refuse("that option is not allowed here") } } qw(iptables ip6tables)),
-    nft => sub { my @w = @{ $_[0] }; shift @w while @w && $w[0] =~ /^-[ajnsSNp]+$/; words_ok([shift @w // ""], 'list'); words_ok(\@w, '[A-Za-z0-9_.-]+') },
+    nft => sub { my @w = @{ $_[0] }; shift @w while @w && $w[0] =~ /^-[ajnsSNp]+$/; words_ok([shift @w // ""], 'list'); words_ok(\@w, '(?!-)[A-Za-z0-9_.-]+') },
     ipset => sub { my @w = @{ $_[0] }; words_ok([shift @w // ""], qw(list -L -n save)); words_ok(\@w, '-[not]', '-name', $name, 'plain', 'json') },
     ipvsadm => sub { words_ok($_[0], '-[LlnS]+', '--stats', '--rate', '--numeric') },
     conntrack => sub {
@@ -119,7 +119,7 @@ my %known;
         words_ok(\@w, '-[LSCpsdonfgrq]', '--(?:sport|dport|proto|src|dst|orig-src|orig-dst|orig-port-src|orig-port-dst|reply-src|reply-dst|state|output|dst-nat|src-nat|any-nat|status|family|stats|count|dump)', $plain);
     },
     ss => sub { words_ok($_[0], '-[tulnpaxeiomrs460HOw]+', '--(?:tcp|udp|listening|numeric|processes|all|no-header|json)', $plain) },
-    ps => sub { words_ok($_[0], '-?[A-Za-z0-9_,:=%+.]+', '--[a-z-]+=?[A-Za-z0-9_,+%.-]*', '-[A-Za-z]*') },
+    ps => sub { refuse("'e' shows what programs have in their environment") if grep { /^[a-z]*e[a-z]*$/ } @{ $_[0] }[grep { !$_ || $_[0][$_ - 1] !~ /^-/ } 0 .. $#{ $_[0] }]; words_ok($_[0], '-?[A-Za-z0-9_,:=%+.]+', '--[a-z-]+=?[A-Za-z0-9_,+%.-]*', '-[A-Za-z]*') },
     crictl => sub {
         my @w = @{ $_[0] };
         words_ok([shift @w // ""], qw(ps pods images img inspect inspecti inspectp stats statsp info version imagefsinfo logs));
@@ -138,7 +138,7 @@ my %known;
         }
         check([@w]);
     },
-    timeout => sub { my @w = @{ $_[0] }; shift @w while @w && $w[0] =~ /^(?:--foreground|--preserve-status|-k\d+)$/; words_ok([shift @w // ""], '[\d.]+[smh]?'); check([@w]) },
+    timeout => sub { my @w = @{ $_[0] }; shift @w while @w && $w[0] =~ /^(?:--foreground|--preserve-status|-k\d+)$/; my $limit = shift @w // ""; words_ok([$limit], '\d+(?:\.\d+)?s?'); refuse("at most timeout 300") if ($limit =~ /^([\d.]+)/)[0] > 300; check([@w]) },
     curl => sub {
         my @w = @{ $_[0] };
         while (@w) {
@@ -150,6 +150,8 @@ my %known;
                 next;
             }
             words_ok([$word], '-[sSfvikIgL46]+', '--(?:silent|show-error|fail|verbose|include|head|insecure|ipv4|ipv6|http1\.1|http2|location|no-keepalive|globoff)', '--(?:max-time|connect-timeout|retry)=?[\d.]+', '(?:https?://)?[A-Za-z0-9\[][^@{}\s]*');
+            # curl takes [a-z] for a range anywhere, so "fi[l-l]e:" would be another scheme.
+            refuse("brackets hold an IPv6 address only") if $word =~ /[\[\]]/ && $word !~ m{^(?:https?://)?\[[0-9A-Fa-f:.]+\][^\[\]]*$};
             refuse("curl may speak http and https only") if $word =~ m{^([A-Za-z0-9+.-]+)://} && $1 !~ /^https?$/i;
             refuse("curl may speak http and https only") if $word =~ /^(?:file|ftp|gopher|dict|telnet|scp|sftp|smb|ldap|tftp)[:.]/i;
         }
@@ -165,15 +167,17 @@ my %known;
     hostname => sub { words_ok($_[0], '-[Ifis]') },
     date => sub { words_ok($_[0], '\+[^@]*', '-[uIR]', '-Is') },
     sysctl => sub { words_ok($_[0], '-[nae]+', '[A-Za-z0-9_./*-]+'); grep { /^-(?:[^nae]|.*[wpf])/ || /^--(?:write|load|system)/ } @{ $_[0] } and refuse("sysctl may only read") },
-    mount => sub { words_ok($_[0], '-l', '-t', '[a-z0-9,]+'); refuse("mount may only list") if @{ $_[0] } && $_[0][0] !~ /^-[lt]$/ },
-    (map { $_ => sub { words_ok($_[0], '-[A-Za-z0-9]+', '--[a-z-]+', '[A-Za-z0-9_.,:=/+-]+') } } qw(findmnt lsblk lsmod lsns free df uptime uname nproc id whoami pstree pgrep pidof which lscpu true)),
+    mount => sub { refuse("mount may only list") if "@{ $_[0] }" !~ /^(?:-l)? ?(?:-t [a-z0-9,]+)?$/ },
+    (map { $_ => sub { words_ok($_[0], '-[A-Za-z0-9]+', '--[a-z-]+', '[A-Za-z0-9_.,:=/+-]+') } } qw(lsblk lsmod lsns free df uptime uname nproc id whoami pstree pgrep pidof which lscpu true)),
+    findmnt => sub { words_ok($_[0], '-[ABRJlnortuDe]+', '(?!-)[A-Za-z0-9_.,:=/+-]+', '--(?:json|list|raw|noheadings|output|types|target|kernel)(?:=[A-Za-z0-9_.,\/-]+)?') },
     getent => sub { words_ok([$_[0][0] // ""], qw(hosts ahosts ahostsv4 ahostsv6 passwd group services protocols networks)); words_ok($_[0], $name) },
     test => sub { my @w = @{ $_[0] }; words_ok([shift @w // ""], '-[xfedrsL]'); allowed_path($_, 1) for @w },
     false => sub { words_ok($_[0], 'x{0}') },
     base64 => sub { reads($_[0], '--|-w0', 0) },
     echo => sub { 1 },
     sleep => sub { words_ok($_[0], '[0-9.]+') },
-    (map { $_ => sub { words_ok($_[0], '--version', '-v', 'version') } } qw(kubelet containerd kubeadm)),
+    (map { $_ => sub { refuse("only its --version") if "@{ $_[0] }" !~ /^(?:--version|-v|version)$/ } } qw(containerd kubeadm)),
+    kubelet => sub { refuse("only its --version") if "@{ $_[0] }" ne "--version" },
     cat => sub { reads($_[0], '-[nAbEsT]+', 0) },
     head => sub { reads($_[0], '-[ncq]?\d*|--lines=\d+', 0) },
     tail => sub { reads($_[0], '-[ncq]?\+?\d*|--lines=\d+', 0) },
@@ -181,7 +185,7 @@ my %known;
     grep => sub { reads($_[0], '-[EFGPivwxcnlLohHqso]+|-[ABCm]\d*|--color=never', 1) },
     zgrep => sub { refuse("use grep") },
     stat => sub { reads($_[0], '-[cLt]+', (grep { /^-\w*c/ } @{ $_[0] }) ? 1 : 0, 1) },
-    ls => sub { reads($_[0], '-[laAhtrRdiSn1F]+|--full-time', 0, 1) },
+    ls => sub { reads($_[0], '-[laAhtrdiSn1F]+|--full-time', 0, 1) },
     readlink => sub { my @w = @{ $_[0] }; for (@w) { next if /^-[fe]$/; next if m{^/proc/\d+/(?:ns/[a-z_]+|exe|cwd|root)$}; allowed_path($_, 1) } },
     sha256sum => sub { reads($_[0], '-b', 0) },
     sort => sub { words_ok($_[0], '-[nrukthV]+\d*', '-[kt].{1,6}', '[0-9,.]+', '.') },
