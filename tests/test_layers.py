@@ -12,7 +12,20 @@ import lab_utils
 PACKAGE = Path(lab_utils.__file__).parent
 
 # Text in, objects out. A folder stands for everything in it.
-PURE = ("errors", "progress", "iptables", "trace", "nft", "links", "topology", "draw", "embedded/kubeadm", "artifacts/versions")
+PURE = (
+    "errors",
+    "progress",
+    "iptables",
+    "trace",
+    "nft",
+    "links",
+    "topology",
+    "draw",
+    "embedded/kubeadm",
+    "artifacts/versions",
+    "vagrant/settings",
+    "vagrant/says",
+)
 RUNS_PROGRAMS = {
     "run.py",  # the wrapper
     "embedded/privileged.py",  # a conversation with sudo, line by line

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from lab_utils.embedded.node import inside
 from lab_utils.embedded.patience import patience
@@ -21,21 +21,39 @@ from lab_utils.progress import Progress
 from lab_utils.run import Result, run
 
 
+class Known(Protocol):
+    """What the gate must know of a cluster."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def nodes(self) -> list[str]: ...
+
+
 @dataclass
 class Gate:
     """Waits for one cluster. Of nodes that were `restarted`, only what was said after `since` (seconds of the epoch)
     counts: etcd still holds the Ready of the life before."""
 
-    state: State
+    state: Known
     kubectl_path: str
     kubeconfig: str
     progress: Progress
     since: float = 0.0
     restarted: frozenset[str] = frozenset()
-    seconds: float = field(default_factory=lambda: 240 * patience())
+    factor: float = field(default_factory=patience)
+
+    @property
+    def seconds(self) -> float:
+        return 240 * self.factor
+
+    def on_node(self, node: str, words: list[str]) -> Result:
+        """Run something on a node; another provider has another way to it."""
+        assert isinstance(self.state, State)
+        return inside(self.state, node, words, check=False)
 
     def kubectl(self, *words: str, check: bool = True, input: str | None = None) -> Result:
-        return run([self.kubectl_path, "--kubeconfig", self.kubeconfig, *words], check=check, timeout=60 * patience(), input=input)
+        return run([self.kubectl_path, "--kubeconfig", self.kubeconfig, *words], check=check, timeout=60 * self.factor, input=input)
 
     def get(self, *words: str) -> Any:
         return json.loads(self.kubectl("get", *words, "-o", "json").stdout)
@@ -87,10 +105,10 @@ class Gate:
     def traffic_missing(self) -> str:
         """From each node, the readiness page of every CoreDNS Pod: on other nodes that goes through the Pod network."""
         addresses = [pod["status"]["podIP"] for pod in self.coredns_pods() if not pod["metadata"].get("deletionTimestamp")]
-        curl = f"curl -sf -o /dev/null --max-time {2 * patience():g}"
+        curl = f"curl -sf -o /dev/null --max-time {2 * self.factor:g}"
         script = "".join(f"{curl} http://{address}:8181/ready || echo {address};" for address in addresses)
         for node in self.state.nodes:
-            said = inside(self.state, node, ["sh", "-c", script], check=False)
+            said = self.on_node(node, ["sh", "-c", script])
             if said.stdout.strip() or said.stderr.strip():
                 return f"from node {node}, no answer of {said.stdout.split() or said.stderr.strip()}"
         return ""

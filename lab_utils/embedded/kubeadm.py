@@ -151,6 +151,11 @@ def manifest(name: str, **values: str) -> str:
     return text
 
 
-def flannel(*, flannel_image: str, plugin_image: str, backend: dict[str, Any] | None = None) -> str:
+# Which device flannel tunnels over. A machine whose first card is its provider's way out has the nodes' network on another, whose
+# name differs: there flannel is told the node's own address (--node-ip) instead, from its Pod's environment.
+DEVICE_OF_NODE_IP = "$(NODE_IP)"
+
+
+def flannel(*, flannel_image: str, plugin_image: str, backend: dict[str, Any] | None = None, iface: str = "eth0") -> str:
     kind = json.dumps(backend or {"Type": "vxlan"})
-    return manifest("flannel", POD_SUBNET=POD_SUBNET, BACKEND=kind, FLANNEL=flannel_image, CNI_PLUGIN=plugin_image)
+    return manifest("flannel", POD_SUBNET=POD_SUBNET, BACKEND=kind, FLANNEL=flannel_image, CNI_PLUGIN=plugin_image, IFACE=iface)

@@ -1,0 +1,398 @@
+"""The vagrant provider: nodes are virtual machines. Vagrant makes them (vagrant/Vagrantfile); we reach them by ssh and run kubeadm.
+
+In a cluster's folder lies vagrant/ with the settings as they were decided, Vagrant's own notes, and a log of all it said.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
+from lab_utils.paths import repo_dir
+from lab_utils.progress import Progress
+from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+from lab_utils.providers.ssh import SshNode
+from lab_utils.vagrant import hypervisors, leftovers, machines, settings
+from lab_utils.vagrant.bootstrap import Bootstrap, each
+from lab_utils.vagrant.machines import Machines
+from lab_utils.vagrant.settings import Settings
+
+RESERVED_MEGABYTES = 512  # for the host itself, beside the machines
+
+
+class Vagrant:
+    name = "vagrant"
+
+    def usability(self) -> Usability:
+        if not shutil.which("vagrant"):
+            return Usability(self.name, False, "Vagrant is not installed", machines.how_to_install())
+        found = hypervisors.installed()
+        usable = [one.name for one in found if one.usable]
+        if not usable:
+            lacking = hypervisors.none_usable(found)
+            return Usability(self.name, False, lacking.what, lacking.mend)
+        which = f"virtual machines by {' or '.join(usable)}"
+        if "virtualbox" in usable and hypervisors.kvm_has_the_processor():
+            which += "; KVM is loaded and may keep VirtualBox from starting machines"
+        return Usability(self.name, True, which)
+
+    def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
+        machines.need_vagrant()
+        with _locked(spec.name, progress):
+            known = load_record(spec.name) if spec.name in known_clusters() else None
+            if known and known.state == "up":
+                return self._started(known, spec, progress)
+            if known:
+                self._remove(known, progress)
+            return self._made(spec, progress)
+
+    def _made(self, spec: ClusterSpec, progress: Progress) -> Cluster:
+        chosen = read_settings()
+        provider = hypervisors.choose(chosen.provider, os.environ, hypervisors.installed())
+        progress.note(f"the machines are kept by {provider}")
+        if provider == "virtualbox" and hypervisors.kvm_has_the_processor():
+            progress.note("KVM is loaded, and may keep VirtualBox from starting machines: sudo modprobe -r kvm_intel kvm_amd kvm")
+        architecture = settings.debian_architecture(platform.machine())
+        box = chosen.box_for(architecture, provider)
+        check_room(chosen.memory(spec.workers))
+        record = plan(spec, chosen, provider, box)
+        made = Machines(record.folder / "vagrant", provider)
+        check_box(made, box, architecture)
+        record.save()
+        try:
+            _write_settings(record, chosen, progress)
+            record = self._boot(record, made, progress)
+            nodes = [self.node(record, each) for each in record.nodes]
+            if not spec.bare:
+                Bootstrap(record, nodes, record.options["patience"], progress).init()
+            record = self._snapshot(record, made, progress)
+        except BaseException:
+            # A failed or interrupted `up` leaves nothing, but for the logs that say why.
+            logs = _keep_logs(record)
+            self._remove(record, progress)
+            progress.note(f"nothing of it is left; its logs are in {logs}")
+            raise
+        record.but(state="up").save()
+        return self._with_addons(connect(spec.name), spec, progress)
+
+    def _boot(self, record: ClusterRecord, made: Machines, progress: Progress) -> ClusterRecord:
+        ready = []
+        for node in record.nodes:
+            with progress.step(f"Booting {node.name} ({made.provider})"):
+                made.up(node.name, progress)
+                ready.append(_with_host_key(node, made))
+        record = record.but(nodes=ready)
+        record.save()
+        (record.folder / "known_hosts").write_text("".join(f"{node.ip} {node.access['host_key']}\n" for node in ready))
+        return record
+
+    def _snapshot(self, record: ClusterRecord, made: Machines, progress: Progress) -> ClusterRecord:
+        try:
+            with progress.step("A snapshot of every machine for `lab reset`"):
+                for node in record.nodes:
+                    made.save(node.name, progress)
+        except machines.SnapshotsMissing as error:
+            progress.note(f"{error.what}; `lab reset` will run kubeadm anew instead")
+            return record.but(options={**record.options, "snapshots": False})
+        return record.but(options={**record.options, "snapshots": True})
+
+    def _started(self, record: ClusterRecord, spec: ClusterSpec, progress: Progress) -> Cluster:
+        """Start what does not run of a finished cluster."""
+        workers = len(record.nodes) - 1
+        if workers != spec.workers:
+            mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
+            raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
+        made = _machines(record)
+        stopped = [name for name, state in made.states().items() if state != "running"]
+        for name in stopped:
+            with progress.step(f"Booting {name} ({made.provider})"):
+                made.up(name, progress, provision=False)
+        cluster = connect(record.name)
+        if stopped and not record.options["bare"]:
+            Bootstrap(record, cluster.nodes, record.options["patience"], progress).wait()
+        return self._with_addons(cluster, spec, progress)
+
+    def down(self, name: str, progress: Progress) -> None:
+        with _locked(name, progress):
+            if name in known_clusters():
+                record = load_record(name)
+                if record.provider == self.name:
+                    with progress.step(f"Removing cluster {name}"):
+                        self._remove(record, progress)
+
+    def _remove(self, record: ClusterRecord, progress: Progress) -> None:
+        made = _machines(record)
+        problem: LabError | None = None
+        try:
+            machines.need_vagrant()
+            made.destroy(progress)
+        except LabError as error:
+            problem = error
+        for found in leftovers.sweep(record.name, made.provider):
+            progress.note(f"removed {found}, which Vagrant had forgotten")
+        if problem and made.provider != "libvirt":  # there, the sweep has done all that Vagrant could not
+            raise problem
+        if made.provider == "libvirt":
+            leftovers.forget_box(record.options["box"], record.options["pools_before"])
+        shutil.rmtree(record.folder, ignore_errors=True)
+
+    def reset(self, name: str, progress: Progress) -> Cluster:
+        record = load_record(name)
+        with _locked(name, progress):
+            if record.state != "up":
+                raise NoSuchCluster(
+                    f"cluster {name!r} was never finished, so there is nothing to go back to", f"Run `lab up --name {name}`"
+                )
+            made = _machines(record)
+            nodes = [self.node(record, each) for each in record.nodes]
+            work = Bootstrap(record, nodes, record.options["patience"], progress)
+            if record.options["snapshots"]:
+                with progress.step("Bringing every machine back to its snapshot"):
+                    for node in record.nodes:
+                        made.restore(node.name, progress)
+                    work.set_clocks()
+                if not record.options["bare"]:
+                    work.wait()
+            else:
+                work.undo()
+                if not record.options["bare"]:
+                    work.init()
+        return self._with_addons(connect(name), None, progress)
+
+    def _with_addons(self, cluster: Cluster, spec: ClusterSpec | None, progress: Progress) -> Cluster:
+        options = cluster.record.options
+        if spec is None:
+            spec = ClusterSpec(cluster.name, metrics_server=bool(options.get("metrics_server")))
+        if spec.metrics_server:
+            from lab_utils.addons import install_metrics_server
+
+            install_metrics_server(cluster, progress)
+        return cluster
+
+    def status(self, record: ClusterRecord) -> list[NodeStatus]:
+        states = _machines(record).states() if shutil.which("vagrant") else {}
+        running = {name: state == "running" for name, state in states.items()}
+        ready: dict[str, bool] = {}
+        if any(running.values()) and not record.options.get("bare") and record.state == "up":
+            from lab_utils.providers.embedded import _ready_nodes
+
+            ready = _ready_nodes(record)
+        return [
+            NodeStatus(
+                node.name,
+                node.ip,
+                node.role,
+                running.get(node.name, False),
+                ready.get(node.name, False),
+                ""
+                if running.get(node.name)
+                else f"the machine is {states.get(node.name, 'unknown')}; `lab up --name {record.name}` starts it again",
+            )
+            for node in record.nodes
+        ]
+
+    def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
+        nodes = [self.node(record, each) for each in record.nodes]
+        before = _images(nodes[0])
+
+        def load_on(node: Node) -> None:
+            inbox = "/var/tmp/lab-images.tar"
+            node.put(archive, inbox)
+            try:
+                node.run(
+                    ["ctr", "-n", "k8s.io", "images", "import", "--local", inbox], timeout=600 * record.options["patience"], check=True
+                )
+            finally:
+                node.run(["rm", "-f", inbox])
+
+        with progress.step(f"Loading {archive.name} on {', '.join(node.name for node in nodes)}"):
+            each(nodes, load_on)
+        return sorted(_images(nodes[0]) - before)
+
+    def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
+        return SshNode(node)
+
+
+def read_settings() -> Settings:
+    """The course's settings and, over them, the user's own (LAB_VAGRANT_SETTINGS) and LAB_PATIENCE."""
+    course = repo_dir() / "vagrant" / "settings.yaml"
+    texts = [(str(course), course.read_text())]
+    if said := os.environ.get("LAB_VAGRANT_SETTINGS"):
+        own = Path(said).expanduser()
+        if not own.is_file():
+            raise BadInput(f"LAB_VAGRANT_SETTINGS names {said}, and there is no such file")
+        texts.append((str(own), own.read_text()))
+    return settings.read(*texts)
+
+
+def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str) -> ClusterRecord:
+    """What is about to be made, before it is made."""
+    from lab_utils.artifacts.versions import pinned
+    from lab_utils.embedded.patience import patience
+
+    network = settings.checked_network(chosen.network) if chosen.network else settings.free_network(taken_networks(provider))
+    addresses = settings.addresses(network, spec.workers)
+    return ClusterRecord(
+        name=spec.name,
+        provider=Vagrant.name,
+        state="creating",
+        kubeconfig=str(cluster_dir(spec.name) / "kubeconfig"),
+        nodes=[NodeRecord(name, ip, "control-plane" if name == "cp" else "worker") for name, ip in addresses.items()],
+        kubernetes=pinned().program("kubeadm").version,
+        options={
+            "proxy_mode": spec.proxy_mode,
+            "bare": spec.bare,
+            "metrics_server": spec.metrics_server,
+            "vm_provider": provider,
+            "box": box,
+            "network": str(network),
+            "patience": max(chosen.patience, patience()),
+            "pools_before": leftovers.pools() if provider == "libvirt" else [],
+        },
+        kubectl=host_kubectl(),
+    )
+
+
+def taken_networks(provider: str) -> list[str]:
+    """Networks of our other clusters, and those that this host has on its own links."""
+    others = [load_record(name) for name in known_clusters()]
+    taken = [str(other.options["network"]) for other in others if other.options.get("network")]
+    # VirtualBox keeps its host-only networks between machines and uses them again; Linux has `ip` to tell about all others.
+    if provider != "virtualbox" and shutil.which("ip"):
+        import json
+
+        from lab_utils.run import run
+
+        links = json.loads(run(["ip", "-j", "-4", "address"], check=False).stdout or "[]")
+        taken += [f"{info['local']}/{info['prefixlen']}" for link in links for info in link.get("addr_info", [])]
+    return taken
+
+
+def host_kubectl() -> str:
+    """Our own build of kubectl is a Linux program; elsewhere it must be installed."""
+    if platform.system() == "Linux":
+        from lab_utils import artifacts
+        from lab_utils.progress import Silent
+
+        return str(artifacts.binary("kubectl", Silent()))
+    if not shutil.which("kubectl"):
+        raise HostLacks("kubectl is not installed", "brew install kubectl")
+    return "kubectl"
+
+
+def check_box(made: Machines, box: str, architecture: str) -> None:
+    """A box of another architecture boots nowhere, and takes ten minutes to say so."""
+    if Path(box).is_file():
+        return
+    for one in made.boxes():
+        if one.name == box and one.provider == made.provider and one.architecture not in ("", "unknown", architecture):
+            raise BadInput(
+                f"the box {box} is for {one.architecture}, and this host is {architecture}", f"Name one for {architecture} in the settings"
+            )
+
+
+def check_room(megabytes: int) -> None:
+    free = available_megabytes()
+    if free is not None and free < megabytes + RESERVED_MEGABYTES:
+        raise HostLacks(
+            f"the machines take {megabytes} MB of memory, and {free} MB are free",
+            "Close something, ask for fewer (--workers 0), or give them less in the settings",
+        )
+
+
+def available_megabytes() -> int | None:
+    """Linux says what is free; elsewhere only what there is in all is known."""
+    memory = Path("/proc/meminfo")
+    if memory.exists():
+        fields = dict(line.split(":", 1) for line in memory.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) // 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (OSError, ValueError):
+        return None
+
+
+def _write_settings(record: ClusterRecord, chosen: Settings, progress: Progress) -> None:
+    """settings.yaml as decided, for the Vagrantfile; and what it sends to machines that are not packaged."""
+    from lab_utils.artifacts.versions import pinned
+    from lab_utils.providers.embedded import _keys
+
+    folder = record.folder / "vagrant"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    cluster: dict[str, Any] = {
+        "name": record.name,
+        "network": record.options["network"].rsplit(".", 1)[0],
+        "kubernetes": record.kubernetes,
+        "pause": pinned().image("pause").name,
+        "authorized_key": _keys(record.folder)["authorized_key"],
+        "bare": record.options["bare"],
+    }
+    if not chosen.packaged:
+        from lab_utils.vagrant.payload import payload
+
+        cluster["payload"] = str(payload(folder, progress))
+    data = {**asdict(chosen), "workers": len(record.nodes) - 1, "provider": record.options["vm_provider"], "cluster": cluster}
+    (folder / "settings.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+
+
+def _with_host_key(node: NodeRecord, made: Machines) -> NodeRecord:
+    """How to reach a booted machine as root; its host key is read by the way that Vagrant itself trusts."""
+    options = made.ssh_options(node.name)
+    way = {"user": options["User"], "port": int(options["Port"]), "key": options["IdentityFile"], "address": options["HostName"]}
+    first = SshNode(NodeRecord(node.name, node.ip, node.role, way))
+    try:
+        said = first.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"], check=True).stdout
+    finally:
+        first.close()
+    own = made.folder.parent / "id_ed25519"
+    access = {"user": "root", "port": 22, "key": str(own), "host_key": " ".join(said.split()[:2])}
+    return NodeRecord(node.name, node.ip, node.role, access)
+
+
+def _machines(record: ClusterRecord) -> Machines:
+    return Machines(record.folder / "vagrant", record.options.get("vm_provider", ""))
+
+
+def _images(node: Node) -> set[str]:
+    return set(node.run(["ctr", "-n", "k8s.io", "images", "list", "-q"], check=True).stdout.split())
+
+
+def _keep_logs(record: ClusterRecord) -> Path:
+    """What Vagrant and kubeadm said in a failed `up`, in a folder of the system's temporary files."""
+    import tempfile
+
+    target = Path(tempfile.mkdtemp(prefix=f"lab-up-{record.name}-"))
+    for log in (record.folder / "vagrant").glob("*.log"):
+        shutil.copyfile(log, target / log.name)
+    for node in record.nodes:
+        if node.access:
+            try:
+                reach = SshNode(node)
+                said = reach.run("journalctl -q --no-pager -u kubelet -u containerd -n 400", timeout=60)
+                (target / f"{node.name}-journal.log").write_text(said.stdout)
+                reach.close()
+            except (LabError, OSError):
+                continue
+    return target
+
+
+@contextmanager
+def _locked(name: str, progress: Progress) -> Iterator[None]:
+    """One command at a time per cluster."""
+    from lab_utils.artifacts import store
+
+    with store.locked(cluster_dir(f".{name}"), progress):
+        yield
+
+
+PROVIDER = Vagrant()

@@ -1,0 +1,129 @@
+"""The machines of one cluster, by the command `vagrant`. It is told where its files are; nothing of the user's own folders is used."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab_utils.errors import HostLacks, LabError
+from lab_utils.paths import repo_dir
+from lab_utils.progress import Progress, Silent
+from lab_utils.run import follow
+from lab_utils.vagrant import says
+from lab_utils.vagrant.says import Line
+
+SNAPSHOT = "pristine"
+
+
+class VagrantFailed(LabError):
+    """A machine could not be made, started or reached. The log holds all that Vagrant said."""
+
+
+class SnapshotsMissing(LabError):
+    """This VM provider, or its plugin, keeps no snapshots."""
+
+
+@dataclass
+class Machines:
+    """`folder` holds settings.yaml, Vagrant's own notes (dot/) and the log."""
+
+    folder: Path
+    provider: str
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "vagrant.log"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """With these in a shell, Vagrant's own commands work on this cluster's machines."""
+        return {
+            "VAGRANT_CWD": str(repo_dir() / "vagrant"),
+            "VAGRANT_DOTFILE_PATH": str(self.folder / "dot"),
+            "KIO_SETTINGS": str(self.folder / "settings.yaml"),
+            "VAGRANT_DEFAULT_PROVIDER": self.provider,
+            "VAGRANT_CHECKPOINT_DISABLE": "1",  # no call home for newer versions
+        }
+
+    def up(self, name: str, progress: Progress, *, provision: bool = True) -> None:
+        words = ["up", name, f"--provider={self.provider}", "--provision" if provision else "--no-provision"]
+        self._do(words, progress, f"machine {name} could not be started")
+
+    def destroy(self, progress: Progress) -> None:
+        if (self.folder / "dot").is_dir():
+            self._do(["destroy", "--force"], progress, "the machines could not be removed")
+
+    def save(self, name: str, progress: Progress) -> None:
+        self._do(["snapshot", "save", name, SNAPSHOT, "--force"], progress, f"no snapshot of {name} could be made")
+
+    def restore(self, name: str, progress: Progress) -> None:
+        words = ["snapshot", "restore", name, SNAPSHOT, "--no-provision"]
+        self._do(words, progress, f"machine {name} could not be brought back to its snapshot")
+
+    def states(self) -> dict[str, str]:
+        return says.states(self._ask(["status"]))
+
+    def ssh_options(self, name: str) -> dict[str, str]:
+        return says.ssh_options(self._ask(["ssh-config", name]))
+
+    def boxes(self) -> list[says.Box]:
+        return says.boxes(self._ask(["box", "list"]))
+
+    def _ask(self, words: Sequence[str]) -> list[Line]:
+        code, said, raw = self._vagrant(words, Silent())
+        if code != 0:
+            raise self._failure(f"`vagrant {words[0]}` failed", said, raw)
+        return said
+
+    def _do(self, words: Sequence[str], progress: Progress, problem: str) -> None:
+        code, said, raw = self._vagrant(words, progress)
+        if code != 0:
+            raise self._failure(problem, said, raw)
+
+    def _vagrant(self, words: Sequence[str], progress: Progress) -> tuple[int, list[Line], list[str]]:
+        said: list[Line] = []
+        raw: list[str] = []
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.log.open("a") as log:
+            log.write(f"$ vagrant {' '.join(words)}\n")
+
+            def on_line(text: str) -> None:
+                found = says.line(text)
+                if found is None:
+                    raw.append(text)
+                    log.write(text + "\n")
+                    return
+                said.append(found)
+                if found.text:
+                    log.write(f"{found.machine}: {found.text}\n" if found.machine else f"{found.text}\n")
+                    log.flush()
+                if note := says.worth_showing(found):
+                    progress.note(note)
+
+            code = follow([*_with_us(), "vagrant", *words, "--machine-readable"], on_line, env=self.environment)
+        return code, said, raw
+
+    def _failure(self, problem: str, said: list[Line], raw: list[str]) -> LabError:
+        if any(one.kind == "error-exit" and one.data[0].endswith(("SnapshotNotSupported", "SnapshotCreationError")) for one in said):
+            return SnapshotsMissing(f"{self.provider} keeps no snapshots here: {says.last_words(said)}")
+        known = says.trouble(said, "\n".join(raw))
+        if known:
+            return VagrantFailed(f"{problem}: {known.what}", known.mend)
+        return VagrantFailed(f"{problem}: {says.last_words(said)}", f"All that was said is in {self.log}")
+
+
+def _with_us() -> list[str]:
+    """Vagrant tidies up when it is interrupted. Where we die without a word, the kernel interrupts it for us."""
+    return ["setpriv", "--pdeathsig=INT", "--"] if platform.system() == "Linux" and shutil.which("setpriv") else []
+
+
+def need_vagrant() -> None:
+    if not shutil.which("vagrant"):
+        raise HostLacks("Vagrant is not installed", how_to_install())
+
+
+def how_to_install() -> str:
+    return "brew install --cask vagrant" if platform.system() == "Darwin" else "sudo apt-get install vagrant, or see vagrantup.com"
