@@ -1,6 +1,11 @@
-"""What a cluster gets only when somebody asks for it. Its images are fetched or built at that moment."""
+"""What a cluster gets only when somebody asks for it. Its images are fetched or built at that moment.
+
+What was given is written into the cluster's record, so that a reset brings it back.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from lab_utils import artifacts
 from lab_utils.artifacts.versions import pinned
@@ -8,6 +13,28 @@ from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
 from lab_utils.progress import Progress
 from lab_utils.providers import provider
+
+PROVISIONER = "rancher.io/local-path"
+
+
+def give(cluster: Cluster, progress: Progress, *, metrics: bool = False, storage: bool = False, images: Iterable[str] = ()) -> None:
+    """Whatever of this the cluster does not have yet."""
+    wanted = sorted(images)
+    if metrics and not serves_metrics(cluster):
+        install_metrics_server(cluster, progress)
+    if storage and not makes_volumes(cluster):
+        install_local_path_provisioner(cluster, progress)
+    for name in (missing := sorted(set(wanted) - images_on_every_node(cluster)) if wanted else []):
+        provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
+    options = cluster.record.options
+    given = {
+        "metrics_server": metrics or bool(options.get("metrics_server")),
+        "storage": storage or bool(options.get("storage")),
+        "images": sorted({*options.get("images", ()), *missing}),
+    }
+    if any(options.get(name, type(value)()) != value for name, value in given.items()):
+        cluster.record = cluster.record.but(options={**options, **given})
+        cluster.record.save()
 
 
 def install_metrics_server(cluster: Cluster, progress: Progress) -> None:
@@ -17,3 +44,35 @@ def install_metrics_server(cluster: Cluster, progress: Progress) -> None:
     with progress.step("Installing metrics-server"):
         cluster.apply(manifest("metrics-server", METRICS_SERVER=pinned().image("metrics-server").name))
         cluster.wait("deployment/metrics-server condition=Available -n kube-system", timeout=180)
+
+
+def install_local_path_provisioner(cluster: Cluster, progress: Progress) -> None:
+    """The StorageClass `local-path`: a claim gets a folder on the node where its first Pod comes to run."""
+    archive = artifacts.image("local-path-provisioner", progress)
+    provider(cluster.provider).load(cluster.record, archive, progress)
+    with progress.step("Installing local-path-provisioner"):
+        images = {"LOCAL_PATH_PROVISIONER": pinned().image("local-path-provisioner").name, "BUSYBOX": pinned().image("busybox").name}
+        cluster.apply(manifest("local-path-provisioner", **images))
+        cluster.wait("deployment/local-path-provisioner condition=Available -n local-path-storage", timeout=180)
+
+
+def serves_metrics(cluster: Cluster) -> bool:
+    return cluster.kubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1", check=False).ok
+
+
+def makes_volumes(cluster: Cluster) -> bool:
+    """Whether the StorageClass `local-path` is there, and somebody who serves it."""
+    classes = {each["metadata"]["name"]: each["provisioner"] for each in cluster.get("storageclasses")["items"]}
+    said = cluster.kubectl("-n", "local-path-storage", "get", "deployment/local-path-provisioner", "-o", "name", "--ignore-not-found")
+    return classes.get("local-path") == PROVISIONER and bool(said.stdout.strip())
+
+
+def images_on_every_node(cluster: Cluster) -> set[str]:
+    """Images that every worker has (every node, where there are no workers)."""
+    import json
+
+    on_each = []
+    for node in cluster.workers or cluster.nodes:
+        listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
+        on_each.append({tag for image in listed for tag in image.get("repoTags") or []})
+    return set.intersection(*on_each) if on_each else set()

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,10 @@ name_option = click.option(
 )
 @click.option("--metrics-server", is_flag=True, help="Install metrics-server too.")
 @click.option("--bare", is_flag=True, help="Nodes with every package on them and nothing of Kubernetes running.")
-def up(name: str | None, provider_name: str | None, workers: int, proxy_mode: str, metrics_server: bool, bare: bool) -> None:
+@click.option("--for", "lab", metavar="LAB", help="With what this lab needs: add-ons and images. Adds them to a running cluster, too.")
+def up(
+    name: str | None, provider_name: str | None, workers: int, proxy_mode: str, metrics_server: bool, bare: bool, lab: str | None
+) -> None:
     """Start a cluster (or the stopped nodes of one) and wait until it works."""
     from lab_utils.providers import ClusterSpec, choose, provider
 
@@ -56,7 +59,13 @@ def up(name: str | None, provider_name: str | None, workers: int, proxy_mode: st
     console = Console()
     start = time.monotonic()
     chosen = provider(provider_name or existing or choose())
-    cluster = chosen.up(ClusterSpec(name, workers, proxy_mode, metrics_server, bare), console)
+    spec = ClusterSpec(name, workers, proxy_mode, metrics_server, bare)
+    if lab:
+        from lab_utils.labs.catalog import find_lab
+
+        needs = find_lab(lab).spec.needs
+        spec = replace(spec, metrics_server=metrics_server or needs.metrics, storage=needs.storage, images=needs.images)
+    cluster = chosen.up(spec, console)
     nodes = ", ".join(node.name for node in cluster.nodes)
     click.echo(f"Cluster {name} is up: {nodes} ({time.monotonic() - start:.1f} s). Look inside: lab ssh{_option(name)} cp", err=True)
 

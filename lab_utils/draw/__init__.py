@@ -5,6 +5,7 @@
     draw.path(topology.path(a, b), topology)      a packet's way, lit and numbered
     draw.service(ruleset, "default/web", topology)    the chains of a Service, with probabilities
     draw.trace(trace)                             what the rules did to one packet
+    draw.volumes(look(cluster, "book-12"))        from Pods through claims and volumes to folders (lab_utils.volumes)
 
 Each returns a `Drawing`: `.svg`, `.table` (the same facts, for who does not see the picture), `.save(path)`.
 The same facts always give the same bytes.
@@ -15,6 +16,7 @@ from lab_utils.draw.chains import service
 from lab_utils.draw.nodes import cluster, node
 from lab_utils.draw.story import trace
 from lab_utils.draw.table import Table
+from lab_utils.draw.volumes import volumes
 from lab_utils.draw.way import path
 
-__all__ = ["Drawing", "Table", "cluster", "node", "path", "service", "trace"]
+__all__ = ["Drawing", "Table", "cluster", "node", "path", "service", "trace", "volumes"]

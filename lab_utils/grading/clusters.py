@@ -88,7 +88,9 @@ def _names(
         makes = provider(choose())
         if not keep:
             stack.callback(makes.down, name, progress)
-        makes.up(ClusterSpec(name, workers=files.spec.needs.workers, metrics_server=files.spec.needs.metrics), progress).close()
+        needs = files.spec.needs
+        spec = ClusterSpec(name, workers=needs.workers, metrics_server=needs.metrics, storage=needs.storage, images=needs.images)
+        makes.up(spec, progress).close()
     return wanted
 
 

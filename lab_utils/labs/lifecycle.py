@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from lab_utils.addons import images_on_every_node, makes_volumes, serves_metrics
 from lab_utils.cluster import Cluster
 from lab_utils.errors import BadInput, LabError, Unhealthy
 from lab_utils.faults import undo_all
@@ -47,10 +48,13 @@ def missing_needs(spec: LabSpec, cluster: Cluster) -> list[str]:
         lacking.append("bare nodes, on which nothing of Kubernetes runs (`lab up --bare`)")
     if needs.proxy and (mode := proxy_mode(cluster)) != needs.proxy:
         lacking.append(f"kube-proxy in {needs.proxy} mode (it is in {mode} mode)")
-    if needs.metrics and not _serves_metrics(cluster):
-        lacking.append("metrics-server (`lab up --metrics-server`)")
-    if needs.images and (images := sorted(set(needs.images) - _images(cluster))):
-        lacking.append(f"the images {', '.join(images)} (`lab load`)")
+    up = f"`lab up --name {cluster.name} --for {spec.name}`"
+    if needs.metrics and not serves_metrics(cluster):
+        lacking.append(f"metrics-server ({up})")
+    if needs.storage and not makes_volumes(cluster):
+        lacking.append(f"somebody who makes volumes for claims ({up})")
+    if needs.images and (images := sorted(set(needs.images) - images_on_every_node(cluster))):
+        lacking.append(f"the images {', '.join(images)} ({up})")
     return lacking
 
 
@@ -60,19 +64,6 @@ def proxy_mode(cluster: Cluster) -> str:
         return "unknown"
     config = yaml.safe_load(json.loads(text)["data"].get("config.conf", "")) or {}
     return str(config.get("mode") or "iptables")  # empty means the default, which on Linux is iptables
-
-
-def _serves_metrics(cluster: Cluster) -> bool:
-    return cluster.kubectl("get", "--raw", "/apis/metrics.k8s.io/v1beta1", check=False).ok
-
-
-def _images(cluster: Cluster) -> set[str]:
-    """Images that every worker has (every node, where there are no workers)."""
-    on_each = []
-    for node in cluster.workers or cluster.nodes:
-        listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
-        on_each.append({tag for image in listed for tag in image.get("repoTags") or []})
-    return set.intersection(*on_each) if on_each else set()
 
 
 def prepare(lab: Workspace) -> bool:

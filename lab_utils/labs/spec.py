@@ -32,6 +32,7 @@ class Needs:
     bare: bool = False
     proxy: str = ""
     metrics: bool = False
+    storage: bool = False
     images: tuple[str, ...] = ()
 
 

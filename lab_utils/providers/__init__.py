@@ -32,6 +32,8 @@ class ClusterSpec:
     proxy_mode: str = "iptables"  # or "nftables"
     metrics_server: bool = False
     bare: bool = False  # nodes with the packages, and nothing of Kubernetes running
+    storage: bool = False  # local-path-provisioner and its StorageClass
+    images: tuple[str, ...] = ()  # beside those that every node has
 
 
 @dataclass(frozen=True)

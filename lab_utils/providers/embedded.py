@@ -55,6 +55,7 @@ class Embedded:
         made = perform("prepare", {}, progress)
         folder = cluster_dir(spec.name)
         keys = _keys(folder)
+        before = load_record(spec.name).options if (folder / "cluster.json").exists() else {}  # what was added once stays
         record = ClusterRecord(
             name=spec.name,
             provider=self.name,
@@ -62,13 +63,19 @@ class Embedded:
             kubeconfig=str(folder / "kubeconfig"),
             nodes=[],
             kubernetes=made["kubernetes"],
-            options={"proxy_mode": spec.proxy_mode, "bare": spec.bare, "metrics_server": spec.metrics_server},
+            options={
+                "proxy_mode": spec.proxy_mode,
+                "bare": spec.bare,
+                "metrics_server": spec.metrics_server or bool(before.get("metrics_server")),
+                "storage": spec.storage or bool(before.get("storage")),
+                "images": sorted({*spec.images, *before.get("images", ())}),
+            },
             kubectl=made["kubectl"],
         )
         if not (folder / "cluster.json").exists():
             record.save()
         try:
-            answer = perform("up", {**made, **keys, **asdict(spec), "owner": os.getuid()}, progress)
+            answer = perform("up", {**asdict(spec), **made, **keys, "owner": os.getuid()}, progress)  # `images` is what `made` says
         except BaseException:
             if load_record(spec.name).state == "creating":
                 shutil.rmtree(folder, ignore_errors=True)
@@ -86,10 +93,17 @@ class Embedded:
         return self._with_addons(connect(name), progress)
 
     def _with_addons(self, cluster: Cluster, progress: Progress) -> Cluster:
-        if cluster.record.options.get("metrics_server"):
-            from lab_utils.addons import install_metrics_server
+        options = cluster.record.options
+        if options.get("metrics_server") or options.get("storage") or options.get("images"):
+            from lab_utils.addons import give
 
-            install_metrics_server(cluster, progress)
+            give(
+                cluster,
+                progress,
+                metrics=bool(options.get("metrics_server")),
+                storage=bool(options.get("storage")),
+                images=options.get("images", ()),
+            )
         return cluster
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
