@@ -18,7 +18,7 @@ if [ -n "$KIO_KUBERNETES" ]; then
 fi
 
 # Vagrant lets a machine's own name mean 127.0.1.1 or 127.0.2.1, which no other node can reach.
-sed -i -E "/^127\.0\.[12]\.1[[:space:]].*\b$KIO_NODE\b/d; /# kio\$/d" /etc/hosts
+sed -i -E '/^127\.0\.[12]\.1[[:space:]]/d; /# kio$/d' /etc/hosts
 tr ';' '\n' <<<"$KIO_HOSTS" | sed 's/$/ # kio/' >> /etc/hosts
 
 # kubelet refuses to run with swap unless told otherwise.
@@ -37,9 +37,10 @@ if [ -n "$KIO_AUTHORIZED_KEY" ]; then
 fi
 # `lab` asks many things at once over one connection; sshd's limits are 10.
 printf 'MaxSessions 200\nMaxStartups 200\n' > /etc/ssh/sshd_config.d/10-lab.conf
-# Two machines of one packaged box must not have one host key.
+# Two machines of one packaged box must not have one host key. No RSA key: making one takes a second, and where a processor is
+# emulated a minute.
 rm -f /etc/ssh/ssh_host_*
-ssh-keygen -A >/dev/null
+for kind in ed25519 ecdsa; do ssh-keygen -q -t "$kind" -N '' -f "/etc/ssh/ssh_host_${kind}_key"; done
 systemctl restart ssh
 
 # Until kubeadm has given kubelet a configuration, it would fail and start again every second. On bare nodes it does as the official

@@ -71,6 +71,7 @@ class Vagrant:
         record.save()
         try:
             _write_settings(record, chosen, progress)
+            made.remember()
             record = self._boot(record, made, progress)
             nodes = [self.node(record, each) for each in record.nodes]
             if not spec.bare:
@@ -83,7 +84,7 @@ class Vagrant:
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
         record.but(state="up").save()
-        return self._with_addons(connect(spec.name), spec, progress)
+        return self._with_addons(connect(spec.name), progress)
 
     def _boot(self, record: ClusterRecord, made: Machines, progress: Progress) -> ClusterRecord:
         ready = []
@@ -117,10 +118,17 @@ class Vagrant:
         for name in stopped:
             with progress.step(f"Booting {name} ({made.provider})"):
                 made.up(name, progress, provision=False)
+        options = record.options
+        added = {
+            "metrics_server": spec.metrics_server or options["metrics_server"],
+            "storage": spec.storage or options["storage"],
+            "images": sorted({*spec.images, *options["images"]}),
+        }
+        record.but(options={**options, **added}).save()  # what was added once stays
         cluster = connect(record.name)
-        if stopped and not record.options["bare"]:
-            Bootstrap(record, cluster.nodes, record.options["patience"], progress).wait()
-        return self._with_addons(cluster, spec, progress)
+        if stopped and not options["bare"]:
+            Bootstrap(record, cluster.nodes, options["patience"], progress).wait()
+        return self._with_addons(cluster, progress)
 
     def down(self, name: str, progress: Progress) -> None:
         with _locked(name, progress):
@@ -167,16 +175,15 @@ class Vagrant:
                 work.undo()
                 if not record.options["bare"]:
                     work.init()
-        return self._with_addons(connect(name), None, progress)
+        return self._with_addons(connect(name), progress)
 
-    def _with_addons(self, cluster: Cluster, spec: ClusterSpec | None, progress: Progress) -> Cluster:
+    def _with_addons(self, cluster: Cluster, progress: Progress) -> Cluster:
         options = cluster.record.options
-        if spec is None:
-            spec = ClusterSpec(cluster.name, metrics_server=bool(options.get("metrics_server")))
-        if spec.metrics_server:
-            from lab_utils.addons import install_metrics_server
+        if options.get("metrics_server") or options.get("storage") or options.get("images"):
+            from lab_utils.addons import give
 
-            install_metrics_server(cluster, progress)
+            metrics, storage = bool(options.get("metrics_server")), bool(options.get("storage"))
+            give(cluster, progress, metrics=metrics, storage=storage, images=options.get("images", ()))
         return cluster
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
@@ -253,6 +260,8 @@ def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str) -> Cluste
             "proxy_mode": spec.proxy_mode,
             "bare": spec.bare,
             "metrics_server": spec.metrics_server,
+            "storage": spec.storage,
+            "images": sorted(spec.images),
             "vm_provider": provider,
             "box": box,
             "network": str(network),

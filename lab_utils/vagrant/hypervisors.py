@@ -70,13 +70,15 @@ def _plugins() -> set[str]:
 
 def choose(setting: str, environment: Mapping[str, str], found: list[Hypervisor]) -> str:
     """The provider that is meant: the setting's, else VAGRANT_DEFAULT_PROVIDER's, else the only usable one."""
-    said, where = (setting, "the settings") if setting else (environment.get("VAGRANT_DEFAULT_PROVIDER", ""), "VAGRANT_DEFAULT_PROVIDER")
+    said, where = (
+        (setting, "in the settings") if setting else (environment.get("VAGRANT_DEFAULT_PROVIDER", ""), "by VAGRANT_DEFAULT_PROVIDER")
+    )
     if said:
         if said not in PROVIDERS:
-            raise BadInput(f"{where} says {said!r}, and the course's machines know: {', '.join(PROVIDERS)}", "Choose one of these")
+            raise BadInput(f"{said!r} is asked for {where}, and the course's machines know: {', '.join(PROVIDERS)}", "Choose one of these")
         one = next((each for each in found if each.name == said), Hypervisor(said, "it is not installed", "Install it, or choose another"))
         if not one.usable:
-            raise HostLacks(f"{where} says {said}, and {one.lacks}", one.mend)
+            raise HostLacks(f"{said} is asked for {where}, and {one.lacks}", one.mend)
         return said
     usable = [one.name for one in found if one.usable]
     if len(usable) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class Machines:
             "VAGRANT_CHECKPOINT_DISABLE": "1",  # no call home for newer versions
         }
 
+    def remember(self) -> None:
+        """The variables in a file, for a shell: `. vagrant.env; vagrant status`."""
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
+        (self.folder / "vagrant.env").write_text("".join(lines))
+
     def up(self, name: str, progress: Progress, *, provision: bool = True) -> None:
         words = ["up", name, f"--provider={self.provider}", "--provision" if provision else "--no-provision"]
         self._do(words, progress, f"machine {name} could not be started")
@@ -81,6 +87,8 @@ class Machines:
     def _do(self, words: Sequence[str], progress: Progress, problem: str) -> None:
         code, said, raw = self._vagrant(words, progress)
         if code != 0:
+            for line in says.tail(said):
+                progress.note(line)
             raise self._failure(problem, said, raw)
 
     def _vagrant(self, words: Sequence[str], progress: Progress) -> tuple[int, list[Line], list[str]]:

@@ -163,9 +163,16 @@ def last_words(said: Sequence[Line]) -> str:
     return " ".join(errors[-1].split())[:400] if errors else "it said nothing"
 
 
+def tail(said: Sequence[Line], count: int = 8) -> list[str]:
+    """The end of what a machine said before it failed, for a person to see at once."""
+    rows = [(one.machine, row.strip()) for one in said if one.machine and one.text for row in one.text.splitlines() if row.strip()]
+    return [f"{machine}: {row}" for machine, row in rows[-count:]]
+
+
 def worth_showing(one: Line) -> str:
     """A note for a progress display: what Vagrant is at, without its details."""
-    if one.level not in ("info", "warn") or not one.machine:
+    headline = one.text.startswith("==> ") or one.level in ("info", "warn")
+    if not one.machine or not headline or not one.text.strip():
         return ""
-    first = one.text.strip().splitlines()[0].strip() if one.text.strip() else ""
-    return first.removeprefix("==> ").removeprefix(f"{one.machine}: ")
+    first = one.text.strip().splitlines()[0].removeprefix("==> ").removeprefix(f"{one.machine}: ").strip()
+    return "" if first.startswith("--") else first  # a list of what the machine will be like
