@@ -7,6 +7,7 @@ short loop reads those; `PatientReader` reads any order, and says what is wrong 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from lab_utils.iptables.options import ALIASES, BASICS, IMPLIED, MATCHES, TARGETS, VERDICTS, Known
 from lab_utils.iptables.parts import Match, Option, Parsed, Target
@@ -138,6 +139,12 @@ class PatientReader:
         raise ValueError(f"{name} belongs to no match of this rule; is a `-p tcp` or an `-m` missing before it?")
 
 
+@lru_cache(maxsize=4096)
+def option_of(known: Known, name: str, word: str, negated: bool) -> Option:
+    """`-p tcp`, `--dport 80` and the like stand in thousands of rules; they are read once."""
+    return Option(name, (word,), negated, known.read(word))
+
+
 def parse_spec(words: list[str]) -> Parsed:
     """The matches and the target that the words after `-A CHAIN` say. What cannot be right is a ValueError."""
     return plainly(words) or PatientReader(words).read()
@@ -188,7 +195,7 @@ def plainly(words: list[str]) -> Parsed | None:
                 value = words[place - 1]
                 if value == "!" or (word == "--comment" and place < end and words[place][:1] not in "-!"):
                     return None
-                into.append(Option(word, (value,), negated, known.read(value)))
+                into.append(option_of(known, word, value, negated))
             elif known.words == 0:
                 into.append(Option(word, (), negated))
             else:

@@ -15,8 +15,9 @@ PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 def split_words(text: str) -> list[str]:
     """The words of a line. A quote that is never closed is a ValueError."""
-    if '"' not in text:
-        return text.replace("\t", " ").split(" ") if "  " not in text and "\t" not in text else [w for w in re.split(r"[ \t]+", text) if w]
+    tidy = _tidily(text)
+    if tidy is not None:
+        return tidy
     words: list[str] = []
     place, end = 0, len(text)
     while place < end:
@@ -28,6 +29,24 @@ def split_words(text: str) -> list[str]:
         plain, quoted = found.groups()
         words.append(plain if plain is not None else ESCAPED.sub(r"\1", quoted) if "\\" in quoted else quoted)
         place = found.end()
+    return words
+
+
+def _tidily(text: str) -> list[str] | None:
+    """As iptables-save prints nearly all: one blank between words, quotes around whole words. None: there is more to it."""
+    if "  " in text or "\t" in text or "\\" in text or text[:1] == " " or text[-1:] == " ":
+        return None
+    parts = text.split('"')
+    if len(parts) == 1:
+        return text.split(" ") if text else []
+    if not len(parts) & 1 or any(part and part[-1] != " " for part in parts[:-1:2]):
+        return None
+    outside = [part.strip(" ") for part in parts[::2]]
+    words = outside[0].split(" ") if outside[0] else []
+    for quoted, after in zip(parts[1::2], outside[1:], strict=True):
+        words.append(quoted)
+        if after:
+            words += after.split(" ")
     return words
 
 

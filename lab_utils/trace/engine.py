@@ -47,7 +47,7 @@ class Walker(NamedTuple):
 
     @property
     def real(self) -> bool:
-        return all(default for _, default in self.choices)
+        return not self.choices or all(default for _, default in self.choices)
 
 
 class Ended(NamedTuple):
@@ -84,7 +84,8 @@ class Engine:
 
     def _track(self, walker: Walker) -> Walker:
         flow = walker.flow
-        return walker._replace(flow=flow._replace(state=self.around.packet.ctstate if flow.tracked else "UNTRACKED"))
+        state = self.around.packet.ctstate if flow.tracked else "UNTRACKED"
+        return Walker(flow._replace(state=state), walker.weight, walker.trail, walker.choices)
 
     def _settle(self, walker: Walker) -> Walker:
         """nat decides once; where no rule did, the address stays, for good."""
@@ -141,12 +142,18 @@ class Engine:
         places = self._places(chain, walkers)
         for place in places:
             onward: list[Walker] = []
+            moved = False
             for walker in walkers:
-                for branch in chain.consider(place, walker.flow, self.hook, self.around):
+                branches = chain.consider(place, walker.flow, self.hook, self.around)
+                if not branches:
+                    onward.append(walker)
+                    continue
+                moved = True
+                for branch in branches:
                     went = self._take(walker, branch, chain, place, len(above) - 1)
                     if went is not None:
                         self._follow(went, branch, chain, above, stopped, onward, left)
-            walkers = self._merge(onward)
+            walkers = self._merge(onward) if moved else onward
             if not walkers:
                 break
         return left + walkers
@@ -233,7 +240,7 @@ class Engine:
             elif step.matched:
                 share = told.probability + step.probability
                 self.steps[key] = told._replace(probability=share)
-        return walker._replace(trail=Trail(step, walker.trail))
+        return Walker(walker.flow, walker.weight, Trail(step, walker.trail), walker.choices)
 
     def remark(self, walker: Walker, why: str) -> Walker:
         """A step that no rule makes: the routing decision."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import lru_cache
 
 from lab_utils.iptables.chain import Chain
 from lab_utils.iptables.parts import Match
 from lab_utils.iptables.probability import exact
 from lab_utils.iptables.rules import Rule
 from lab_utils.iptables.ruleset import Ruleset, Table
-from lab_utils.iptables.values import show_address
+from lab_utils.iptables.values import network, show_address
 from lab_utils.trace import targets
 from lab_utils.trace.answers import Judge
 from lab_utils.trace.flow import ONE, Branch, Flow, Layer, Surroundings
@@ -30,6 +31,7 @@ class IptablesProgram:
     def __init__(self, ruleset: Ruleset) -> None:
         self.ruleset = ruleset
         self._layers: dict[tuple[str, int], list[Layer]] = {}
+        self._families = {table.family for table in ruleset.in_effect}
 
     def layers(self, hook: str, version: int) -> list[Layer]:
         found = self._layers.get((hook, version))
@@ -46,9 +48,8 @@ class IptablesProgram:
         return self  # what iptables-save tells of them is the better telling
 
     def remarks(self, version: int) -> list[str]:
-        families = {table.family for table in self.ruleset.in_effect}
-        if families and not families & {version, 0}:
-            return [f"The rules are for IPv{families.pop()}; nothing is known about IPv{version}, which has rules of its own"]
+        if self._families and version not in self._families and 0 not in self._families:
+            return [f"The rules are for IPv{min(self._families)}; nothing is known about IPv{version}, which has rules of its own"]
         return []
 
 
@@ -97,6 +98,26 @@ class Plan:
         return [b._replace(why=f"{why}: {b.why}") if reasons else b for b in self.act(self.target, flow, hook, around)]
 
 
+def _from_elsewhere(spec: str, flow: Flow) -> bool:
+    """Whether the rule begins with a source that is not the packet's, as one of each two rules about an endpoint does.
+
+    Such a rule needs no closer look, and so its text need not be read at all.
+    """
+    negated = spec.startswith("! -s ")
+    if not negated and not spec.startswith("-s "):
+        return False
+    begin = 5 if negated else 3
+    end = spec.find(" ", begin)
+    try:
+        version, address, mask = _network(spec[begin:end] if end > 0 else spec[begin:])
+    except ValueError:
+        return False  # in quotes, say: the patient way reads it
+    return (version == flow.version and flow.src & mask == address) == negated
+
+
+_network = lru_cache(maxsize=4096)(network)
+
+
 def _chance(match: Match, remaining: int) -> Fraction:
     probability, every = match.get("--probability"), match.get("--every")
     if probability is not None:
@@ -142,6 +163,8 @@ class View:
         return found
 
     def consider(self, place: int, flow: Flow, hook: str, around: Surroundings) -> list[Branch]:
+        if not around.explain and _from_elsewhere(self._chain.specs[place], flow):
+            return []
         rule = self._chain[place]
         plan: Plan | None = rule.plan
         if plan is None:
@@ -152,7 +175,7 @@ class View:
             answer = judge(match, flow, hook, around)
             if answer.holds is False:
                 if not around.explain:
-                    return [Branch(ONE, flow, "next", matched=False)]
+                    return []
                 wrong += 1
                 why_not = why_not or answer.why
             elif answer.holds is None:
