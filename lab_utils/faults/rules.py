@@ -1,9 +1,11 @@
 """Faults in the rules that kube-proxy writes in iptables mode.
 
-How long they last: kube-proxy rewrites its top chains (KUBE-SERVICES, KUBE-NODEPORTS, KUBE-POSTROUTING) at every sync,
-that is at least every 30 s (`iptables.syncPeriod`). The chains of one Service (KUBE-SVC-…, KUBE-SEP-…) it rewrites only when
-that Service or its endpoints change, when it starts, or in the full sync once an hour (pkg/proxy/iptables/proxier.go,
-`FullSyncPeriod`). So these faults break chains of one Service, and last.
+How long they last: kube-proxy writes rules when a Service, an endpoint or its node changes, and then its top chains
+(KUBE-SERVICES, KUBE-NODEPORTS, KUBE-POSTROUTING) whole, but of the chains of single Services (KUBE-SVC-…, KUBE-SEP-…) only
+those of the Service that changed. All of them it writes when it starts, when it finds its KUBE-PROXY-CANARY chain gone (it
+looks every `iptables.syncPeriod`, 30 s, which is also how soon it tries again after a failure), and in the full sync
+once an hour (`FullSyncPeriod`; pkg/proxy/iptables/proxier.go, `NewBoundedFrequencyRunner` and `Monitor`). So these faults break
+chains of one Service, and last.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def answers(lab: Workspace, times: int) -> int:
 def test_a_lost_rule_loses_a_part_of_the_visits_and_lasts_over_a_sync(lab: Workspace) -> None:
     assert answers(lab, 12) == 12
     change = inject(lab, "rule-lost", service="web", node="cp")["changes"][0]
-    time.sleep(35)  # kube-proxy syncs at least every 30 s
+    time.sleep(35)  # every 30 s kube-proxy looks whether its canary chain is there; if not, it writes all rules anew
     assert holds(lab), "kube-proxy does not heal the chain of one Service in an ordinary sync"
     assert 0 < answers(lab, 24) < 24
     undo_all(lab)
