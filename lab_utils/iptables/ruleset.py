@@ -197,13 +197,17 @@ class Ruleset:
 
     @cached_property
     def services(self) -> tuple[Service, ...]:
-        """The Service ports that kube-proxy wrote rules for, in the order of the text."""
+        """The Service ports that kube-proxy wrote rules for, in the order of the text; one of both families comes twice."""
         return find_services(self)
 
-    def service(self, name: str) -> Service:
-        """The Service port of that name: `namespace/name:port`, or without what is not needed to tell it from others."""
+    def service(self, name: str, family: int = 0) -> Service:
+        """The Service port of that name: `namespace/name:port`, or without what is not needed to tell it from others.
+
+        Of a Service with rules for both families, the IPv4 ones, unless `family` is 6.
+        """
         found = [s for s in self.services if name in (s.name, s.name.partition(":")[0], s.name.partition("/")[2], s.service, s.cluster_ip)]
         found = [s for s in found if s.name == name] or found
+        found = [s for s in found if s.family == (family or 4)] or ([] if family else found)
         if not found:
             raise BadInput(
                 f"no rule here speaks of a Service {name!r}", "`kubectl get services -A` lists them; headless ones have no rules"

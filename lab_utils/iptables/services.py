@@ -43,9 +43,10 @@ class Endpoint:
 
 @dataclass(slots=True)
 class Service:
-    """One port of one Service, as its rules describe it."""
+    """One port of one Service, as the rules of one address family describe it."""
 
     name: str
+    family: int = 4
     cluster_ip: str = ""
     port: int = 0
     protocol: str = "tcp"
@@ -131,22 +132,23 @@ def _walk(table: Table, name: str, reach: Fraction, above: tuple[str, ...], foun
 
 def find_services(ruleset: Ruleset) -> tuple[Service, ...]:
     """Read the comments and matches of KUBE-SERVICES, KUBE-NODEPORTS and the filter table's refusals."""
-    services: dict[tuple[str, str], Service] = {}
+    services: dict[tuple[str, str, int], Service] = {}
 
-    def named(rule: Rule) -> tuple[Service, str] | None:
+    def named(rule: Rule, family: int) -> tuple[Service, str] | None:
         said = NAMED.match(rule.comment)
         if said is None:
             return None
         name = said["name"].removesuffix(":") if said["name"].endswith(":") else said["name"]
         protocol = rule.protocol or "tcp"
-        service = services.setdefault((name, protocol), Service(name, protocol=protocol))
+        family = family or (rule.destination.version if rule.destination else 4)
+        service = services.setdefault((name, protocol, family), Service(name, family, protocol=protocol))
         service.rules.append(rule)
         return service, said["what"] or ""
 
     for table in ruleset.in_effect:
         for chain in ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"):
             for rule in table.chains.get(chain, ()):
-                if (found := named(rule)) is not None:
+                if (found := named(rule, table.family)) is not None:
                     _learn(found[0], found[1], rule, chain, table.name)
     for service in services.values():
         _chains(ruleset, service)
@@ -172,7 +174,7 @@ def _learn(service: Service, what: str, rule: Rule, chain: str, table: str) -> N
 
 def _chains(ruleset: Ruleset, service: Service) -> None:
     """From the chains that KUBE-SERVICES names to those behind them, and to the endpoints."""
-    tables = [table for table in ruleset.in_effect if table.name == "nat"]
+    tables = ruleset.tables_for(service.family, "nat")
     for table in tables:
         todo = [name for name in service.chains.values() if name in table.chains]
         seen = set(todo)
