@@ -12,6 +12,7 @@
 #   make test-labs     every lab's solution and wrong answers, graded on a cluster (`make test` does so for labs 03 and 08)
 #   make conformance   Kubernetes' own e2e tests (sig-network, sig-node) on a cluster of ours
 #   make test-v2       the embedded provider on a pure cgroup v2 host with systemd (a QEMU guest)
+#   make test-vagrant  the vagrant provider on real virtual machines (libvirt; emulated where there is no KVM)
 
 SHELL := /bin/sh
 VENV := .venv
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PYTEST ?= $(BIN)/pytest
 
-.PHONY: help setup lab test book bench check clean conformance test-labs test-v2
+.PHONY: help setup lab test book bench check clean conformance test-labs test-v2 test-vagrant
 help:
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 
@@ -63,6 +64,9 @@ conformance: setup
 
 test-v2: setup
 	$(BIN)/python -m tests.v2
+
+test-vagrant: setup
+	$(BIN)/python -m tests.vagrant
 
 clean:
 	rm -rf $(VENV) _build .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -51,3 +51,4 @@ rm -f "$condition"
 systemctl daemon-reload
 [ -n "$KIO_BARE" ] || [ -e /var/lib/kubelet/config.yaml ] || systemctl stop kubelet
 systemctl is-active --quiet containerd || systemctl start containerd
+echo "kio-host-key: $(cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub)"

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
-from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
 from lab_utils.paths import repo_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
@@ -90,8 +90,11 @@ class Vagrant:
         ready = []
         for node in record.nodes:
             with progress.step(f"Booting {node.name} ({made.provider})"):
-                made.up(node.name, progress)
-                ready.append(_with_host_key(node, made))
+                key = made.up(node.name, progress)
+            if not key:
+                raise Unhealthy(f"machine {node.name} did not say by which key it is recognised", f"All that was said is in {made.log}")
+            access = {"user": "root", "port": 22, "key": str(record.folder / "id_ed25519"), "host_key": key}
+            ready.append(NodeRecord(node.name, node.ip, node.role, access))
         record = record.but(nodes=ready)
         record.save()
         (record.folder / "known_hosts").write_text("".join(f"{node.ip} {node.access['host_key']}\n" for node in ready))
@@ -146,7 +149,7 @@ class Vagrant:
             made.destroy(progress)
         except LabError as error:
             problem = error
-        for found in leftovers.sweep(record.name, made.provider):
+        for found in leftovers.sweep(record.name, made.provider, record.options.get("networks_before", [])):
             progress.note(f"removed {found}, which Vagrant had forgotten")
         if problem and made.provider != "libvirt":  # there, the sweep has done all that Vagrant could not
             raise problem
@@ -267,6 +270,7 @@ def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str) -> Cluste
             "network": str(network),
             "patience": max(chosen.patience, patience()),
             "pools_before": leftovers.pools() if provider == "libvirt" else [],
+            "networks_before": leftovers.networks() if provider == "libvirt" else [],
         },
         kubectl=host_kubectl(),
     )
@@ -352,20 +356,6 @@ def _write_settings(record: ClusterRecord, chosen: Settings, progress: Progress)
         cluster["payload"] = str(payload(folder, progress))
     data = {**asdict(chosen), "workers": len(record.nodes) - 1, "provider": record.options["vm_provider"], "cluster": cluster}
     (folder / "settings.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
-
-
-def _with_host_key(node: NodeRecord, made: Machines) -> NodeRecord:
-    """How to reach a booted machine as root; its host key is read by the way that Vagrant itself trusts."""
-    options = made.ssh_options(node.name)
-    way = {"user": options["User"], "port": int(options["Port"]), "key": options["IdentityFile"], "address": options["HostName"]}
-    first = SshNode(NodeRecord(node.name, node.ip, node.role, way))
-    try:
-        said = first.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"], check=True).stdout
-    finally:
-        first.close()
-    own = made.folder.parent / "id_ed25519"
-    access = {"user": "root", "port": 22, "key": str(own), "host_key": " ".join(said.split()[:2])}
-    return NodeRecord(node.name, node.ip, node.role, access)
 
 
 def _machines(record: ClusterRecord) -> Machines:

@@ -9,29 +9,30 @@ from __future__ import annotations
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from pathlib import PurePath
 
 from lab_utils.run import Result, run
 
 URI = "qemu:///system"
-# VIRSH_TIMEOUT: a libvirtd that hangs must not keep `down` from going on.
-SECONDS = 60
+MANAGEMENT = "vagrant-libvirt"  # the network by which Vagrant reaches all of its machines
+SECONDS = 60  # a libvirtd that hangs must not keep `down` from going on
 
 
 def machine_prefix(cluster: str) -> str:
     return f"kio-{cluster}-"
 
 
-def sweep(cluster: str, provider: str) -> list[str]:
+def sweep(cluster: str, provider: str, networks_before: Sequence[str] = ()) -> list[str]:
     """Remove machines and networks of this cluster that Vagrant does not know of. Returns what was found."""
     if provider == "libvirt" and shutil.which("virsh"):
-        return _sweep_libvirt(cluster)
+        return _sweep_libvirt(cluster, networks_before)
     if provider == "virtualbox" and shutil.which("VBoxManage"):
         return _sweep_virtualbox(cluster)
     return []
 
 
-def _sweep_libvirt(cluster: str) -> list[str]:
+def _sweep_libvirt(cluster: str, networks_before: Sequence[str]) -> list[str]:
     found = []
     for domain in _names("list", "--all", "--name"):
         if is_machine(cluster, domain):
@@ -43,12 +44,18 @@ def _sweep_libvirt(cluster: str) -> list[str]:
             if volume.endswith(".img") and is_machine(cluster, volume.removesuffix(".img")):
                 found.append(volume)
                 _virsh("vol-delete", volume, "--pool", pool)
-    network = f"kio-{cluster}"
-    if network in _names("net-list", "--all", "--name"):
-        found.append(network)
-        _virsh("net-destroy", network)
-        _virsh("net-undefine", network)
+    for network in _names("net-list", "--all", "--name"):
+        ours = network == f"kio-{cluster}" or (network == MANAGEMENT and network not in networks_before)
+        if ours and not has_machines(_virsh("net-dumpxml", network).stdout):
+            found.append(network)
+            _virsh("net-destroy", network)
+            _virsh("net-undefine", network)
     return found
+
+
+def has_machines(network_xml: str) -> bool:
+    """libvirt counts the machines on a network, and leaves the number out when there are none."""
+    return bool(network_xml) and "connections" in ElementTree.fromstring(network_xml).attrib
 
 
 def is_machine(cluster: str, name: str) -> bool:
@@ -68,6 +75,10 @@ def _sweep_virtualbox(cluster: str) -> list[str]:
 def virtualbox_machines(said: str) -> list[str]:
     """Names of `VBoxManage list vms`: "name" {uuid}."""
     return re.findall(r'^"([^"]*)" \{', said, re.MULTILINE)
+
+
+def networks() -> list[str]:
+    return _names("net-list", "--all", "--name") if shutil.which("virsh") else []
 
 
 def pools() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lab_utils.vagrant import says
 from lab_utils.vagrant.says import Line
 
 SNAPSHOT = "pristine"
+LOCK_SECONDS = 180  # for another `vagrant` to tidy up
 
 
 class VagrantFailed(LabError):
@@ -54,13 +56,14 @@ class Machines:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
         (self.folder / "vagrant.env").write_text("".join(lines))
 
-    def up(self, name: str, progress: Progress, *, provision: bool = True) -> None:
+    def up(self, name: str, progress: Progress, *, provision: bool = True) -> str:
+        """Boot a machine; its host key, where it is provisioned."""
         words = ["up", name, f"--provider={self.provider}", "--provision" if provision else "--no-provision"]
-        self._do(words, progress, f"machine {name} could not be started")
+        return says.host_key(self._do(words, progress, f"machine {name} could not be started"))
 
     def destroy(self, progress: Progress) -> None:
         if (self.folder / "dot").is_dir():
-            self._do(["destroy", "--force"], progress, "the machines could not be removed")
+            self._do(["destroy", "--force"], progress, "the machines could not be removed", patient=True)
 
     def save(self, name: str, progress: Progress) -> None:
         self._do(["snapshot", "save", name, SNAPSHOT, "--force"], progress, f"no snapshot of {name} could be made")
@@ -72,9 +75,6 @@ class Machines:
     def states(self) -> dict[str, str]:
         return says.states(self._ask(["status"]))
 
-    def ssh_options(self, name: str) -> dict[str, str]:
-        return says.ssh_options(self._ask(["ssh-config", name]))
-
     def boxes(self) -> list[says.Box]:
         return says.boxes(self._ask(["box", "list"]))
 
@@ -84,12 +84,17 @@ class Machines:
             raise self._failure(f"`vagrant {words[0]}` failed", said, raw)
         return said
 
-    def _do(self, words: Sequence[str], progress: Progress, problem: str) -> None:
+    def _do(self, words: Sequence[str], progress: Progress, problem: str, *, patient: bool = False) -> list[Line]:
+        deadline = time.monotonic() + (LOCK_SECONDS if patient else 0)
         code, said, raw = self._vagrant(words, progress)
+        while code != 0 and says.is_locked(said) and time.monotonic() < deadline:
+            time.sleep(2)
+            code, said, raw = self._vagrant(words, progress)
         if code != 0:
             for line in says.tail(said):
                 progress.note(line)
             raise self._failure(problem, said, raw)
+        return said
 
     def _vagrant(self, words: Sequence[str], progress: Progress) -> tuple[int, list[Line], list[str]]:
         said: list[Line] = []

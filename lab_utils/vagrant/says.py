@@ -72,11 +72,15 @@ def boxes(said: Iterable[Line]) -> list[Box]:
     return [Box(b["name"], b.get("provider", ""), b.get("version", ""), b.get("architecture", "")) for b in found]
 
 
-def ssh_options(said: Iterable[Line]) -> dict[str, str]:
-    """Of `vagrant ssh-config`: the first host's options. Vagrant says the text twice, as `ssh-config` and for people."""
-    text = next((one.data[0] for one in said if one.kind == "ssh-config" and one.data), "")
-    pairs = (row.strip().split(None, 1) for row in text.splitlines() if row.strip())
-    return {pair[0]: pair[1].strip('"') for pair in pairs if len(pair) == 2}
+def host_key(said: Iterable[Line]) -> str:
+    """The key by which a machine is recognised. vagrant/machine.sh says it, and Vagrant's own connection vouches for it."""
+    found = re.search(r"kio-host-key: (ssh-\S+ [A-Za-z0-9+/=]+)", "\n".join(one.text for one in said))
+    return found.group(1) if found else ""
+
+
+def is_locked(said: Iterable[Line]) -> bool:
+    """Whether another `vagrant` works on the machine: one that we started before, and that has been interrupted, tidies up."""
+    return any(one.kind == "error-exit" and one.data[0].endswith("MachineLocked") for one in said)
 
 
 @dataclass(frozen=True)

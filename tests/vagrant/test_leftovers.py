@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab_utils.vagrant.leftovers import backing_of, box_volume_prefix, is_machine, virtualbox_machines
+from lab_utils.vagrant.leftovers import backing_of, box_volume_prefix, has_machines, is_machine, virtualbox_machines
 
 
 def test_a_machine_belongs_to_the_cluster_of_its_whole_name() -> None:
@@ -21,6 +21,12 @@ def test_a_disk_that_others_lie_over_is_in_use() -> None:
     <backingStore><path>/var/lib/libvirt/images/course_vagrant_box_image_0_box.img</path><format type='qcow2'/></backingStore></volume>"""
     assert backing_of(xml) == {"course_vagrant_box_image_0_box.img"}
     assert backing_of("<volume><name>course</name></volume>") == set()
+
+
+def test_a_network_says_how_many_machines_are_on_it() -> None:
+    assert has_machines("<network connections='2'><name>vagrant-libvirt</name></network>")
+    assert not has_machines("<network><name>vagrant-libvirt</name></network>")
+    assert not has_machines(""), "it went away meanwhile"
 
 
 def test_virtualbox_lists_machines_by_name_and_id() -> None:

@@ -45,15 +45,15 @@ def test_newer_vagrants_tell_a_boxs_architecture() -> None:
     assert says.boxes(says.lines(said)) == [Box("course", "virtualbox", "1.0", "arm64"), Box("other", "", "")]
 
 
-def test_the_way_into_a_machine() -> None:
-    way = says.ssh_options(recorded("ssh-config"))
-    assert (way["HostName"], way["User"], way["Port"]) == ("192.168.121.14", "vagrant", "22")
-    assert way["IdentityFile"] == "/home/student/.vagrant/machines/cp/libvirt/private_key"
+def test_a_machine_says_by_which_key_it_is_recognised() -> None:
+    said = says.lines("1,cp,ui,detail,    cp: kio-host-key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBzx+/9=\n1,cp,action,up,end")
+    assert says.host_key(said) == "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBzx+/9="
+    assert says.host_key(recorded("up")) == ""
 
 
-def test_a_path_with_blanks_is_quoted_in_the_way_into_a_machine() -> None:
-    said = says.lines('1,cp,ssh-config,Host cp\\n  IdentityFile "/Users/A Student/key"\\n')
-    assert says.ssh_options(said)["IdentityFile"] == "/Users/A Student/key"
+def test_a_machine_on_which_another_vagrant_works_is_known() -> None:
+    assert says.is_locked([Line("", "error-exit", ("Vagrant::Errors::MachineLocked", "An action 'destroy' was attempted"))])
+    assert not says.is_locked(recorded("up"))
 
 
 def test_progress_is_what_vagrant_is_at_without_its_details() -> None:
