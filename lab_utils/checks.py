@@ -34,7 +34,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-from lab_utils.errors import BadInput, CommandFailed, LabError
+from lab_utils.errors import BadInput, CommandFailed, LabError, NoNodeAccess
 from lab_utils.labs.context import CheckContext
 from lab_utils.labs.outcome import CheckFailed, CheckResult, CheckSkipped, Status
 from lab_utils.labs.workspace import Workspace
@@ -199,6 +199,9 @@ def _run(one: Check, context: CheckContext) -> CheckResult:
         return said("failed", earned, expected=failed.expected, seen=failed.seen, look=failed.look, message=failed.message)
     except CheckSkipped as skipped:
         return said("skipped", message=f"this cluster lacks {skipped.missing}; the points do not count", missing=skipped.missing)
+    except NoNodeAccess:
+        missing = "access to its nodes"
+        return said("skipped", message=f"this cluster lacks {missing}; the points do not count", missing=missing)
     except _TooLong:
         return said("error", message=f"check {one.step!r} ({one.where}) did not end within {one.timeout:g} s")
     except CommandFailed as error:

@@ -6,6 +6,7 @@
     ├── HostLacks                this machine misses something (root, a kernel module, space)
     ├── Busy                     another `lab` command works on the same thing
     ├── NoSuchCluster            nothing of that name is known here
+    ├── NoNodeAccess             the nodes of this cluster are out of reach; a check that needs them is skipped
     ├── ArtifactFailed           a download, build or image that did not come out right
     ├── CommandFailed            a program that we ran ended badly; carries the pasteable command
     └── Unhealthy                exit 1: the cluster is there but does not do what it should
@@ -59,6 +60,10 @@ class Busy(LabError):
 
 class NoSuchCluster(LabError):
     """No cluster of that name is recorded on this machine."""
+
+
+class NoNodeAccess(LabError):
+    """The cluster is used through its API alone, and what was asked for is on a node."""
 
 
 class ArtifactFailed(LabError):

@@ -1,6 +1,8 @@
 """One real cluster for the whole suite, made when the first test asks for it and removed at the end.
 
 `LAB_TEST_CLUSTER=NAME` uses a cluster that is there already (and leaves it): quicker while a test is written.
+`LAB_TEST_PROVIDER=NAME` (make test PROVIDER=NAME) makes it with another provider than the embedded one. With kubeconfig it is the
+cluster that LAB_TEST_KUBECONFIG, or kubectl's own configuration, names.
 """
 
 from __future__ import annotations
@@ -17,6 +19,13 @@ from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
 
 PROVIDER = os.environ.get("LAB_TEST_PROVIDER", "embedded")
+
+
+def spec_for(name: str, workers: int = 2, provider_name: str = PROVIDER) -> ClusterSpec:
+    """What to ask of the provider under test. Somebody's own cluster has the workers that it has, and lets us onto its nodes."""
+    if provider_name == "kubeconfig":
+        return ClusterSpec(name, kubeconfig=os.environ.get("LAB_TEST_KUBECONFIG", ""), node_access="debug")
+    return ClusterSpec(name, workers=workers)
 
 
 class Said:
@@ -47,7 +56,7 @@ def cluster(progress: Progress) -> Iterator[Cluster]:
         pytest.skip(f"no real cluster can run here: {usable.why}; {usable.mend}")
     name = f"suite-{os.getpid()}"  # two suites at once on one machine do not share one
     try:
-        made = provider(PROVIDER).up(ClusterSpec(name, workers=2), progress)
+        made = provider(PROVIDER).up(spec_for(name), progress)
     except LabError as error:
         pytest.fail(f"the cluster for the suite did not come up: {error}", pytrace=False)
     yield made

@@ -56,10 +56,16 @@ def logs(name: str | None, follow: bool, node: str, unit: str | None) -> None:
 
 
 def ssh_command(record: ClusterRecord, node: NodeRecord, words: list[str]) -> list[str]:
-    """The ssh command line that reaches a node: only its own key and the host key that was made for it."""
+    """The command line that reaches a node; by ssh only with its own key and the host key that was made for it."""
     access = node.access
-    if "key" not in access:
-        raise BadInput(f"the nodes of cluster {record.name!r} (provider {record.provider}) are not reached by ssh")
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if "key" not in access:  # containers, and nodes behind a Pod: their provider knows the way
+        from lab_utils.providers import provider
+
+        enter = getattr(provider(record.provider), "enter", None)
+        if enter is None:
+            raise BadInput(f"the nodes of cluster {record.name!r} (provider {record.provider}) are not reached by ssh")
+        return list(enter(record, node, words, terminal))
     options = {
         "IdentityFile": access["key"],
         "IdentitiesOnly": "yes",
@@ -69,13 +75,12 @@ def ssh_command(record: ClusterRecord, node: NodeRecord, words: list[str]) -> li
         "ConnectTimeout": "10",
     }
     flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-    terminal = ["-t"] if sys.stdin.isatty() and sys.stdout.isatty() else []
     place = ["-p", str(access.get("port", 22)), "-l", access.get("user", "root"), access.get("address", node.ip)]
     # A word list stays a word list: ssh joins its arguments with spaces and hands them to a shell.
     import shlex
 
     line = [words[0] if len(words) == 1 else shlex.join(words)] if words else []
-    return ["ssh", "-F", "none", *flags, *terminal, *place, *(["--", *line] if line else [])]
+    return ["ssh", "-F", "none", *flags, *(["-t"] if terminal else []), *place, *(["--", *line] if line else [])]
 
 
 def _record(name: str | None) -> ClusterRecord:

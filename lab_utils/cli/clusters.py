@@ -32,7 +32,9 @@ name_option = click.option(
 
 @click.command()
 @name_option
-@click.option("--provider", "provider_name", default=None, help="embedded, vagrant or kind. [default: the best that can run here]")
+@click.option(
+    "--provider", "provider_name", default=None, help="embedded, vagrant, kind or kubeconfig. [default: the best that can run here]"
+)
 @click.option("--workers", type=click.IntRange(0, 5), default=2, show_default=True, help="Nodes beside the control plane.")
 @click.option(
     "--proxy-mode",
@@ -44,8 +46,24 @@ name_option = click.option(
 @click.option("--metrics-server", is_flag=True, help="Install metrics-server too.")
 @click.option("--bare", is_flag=True, help="Nodes with every package on them and nothing of Kubernetes running.")
 @click.option("--for", "lab", metavar="LAB", help="With what this lab needs: add-ons and images. Adds them to a running cluster, too.")
+@click.option("--port", "ports", multiple=True, metavar="HOST:NODE", help="kind: make a port of the nodes one of this host, too.")
+@click.option("--kubeconfig", type=click.Path(), default="", help="kubeconfig: the file. [default: $KUBECONFIG, ~/.kube/config]")
+@click.option("--context", default="", help="kubeconfig: which of its contexts. [default: its current one]")
+@click.option(
+    "--node-access", type=click.Choice(["none", "debug"]), default=None, help="kubeconfig: debug allows a privileged Pod per node."
+)
 def up(
-    name: str | None, provider_name: str | None, workers: int, proxy_mode: str, metrics_server: bool, bare: bool, lab: str | None
+    name: str | None,
+    provider_name: str | None,
+    workers: int,
+    proxy_mode: str,
+    metrics_server: bool,
+    bare: bool,
+    lab: str | None,
+    ports: tuple[str, ...],
+    kubeconfig: str,
+    context: str,
+    node_access: str | None,
 ) -> None:
     """Start a cluster (or the stopped nodes of one) and wait until it works."""
     from lab_utils.providers import ClusterSpec, choose, provider
@@ -59,7 +77,15 @@ def up(
     console = Console()
     start = time.monotonic()
     chosen = provider(provider_name or existing or choose())
+    own: dict[str, dict[str, Any]] = {
+        "kind": {"--port": ports},
+        "kubeconfig": {"--kubeconfig": kubeconfig, "--context": context, "--node-access": node_access},
+    }
+    for only, options in own.items():
+        if chosen.name != only and (given := [option for option, value in options.items() if value]):
+            raise BadInput(f"{given[0]} is for the provider {only}, and this is {chosen.name}", f"Add --provider {only}, or leave it out")
     spec = ClusterSpec(name, workers, proxy_mode, metrics_server, bare)
+    spec = replace(spec, ports=ports, kubeconfig=kubeconfig, context=context, node_access=node_access or "")
     if lab:
         from lab_utils.labs.catalog import find_lab
 
@@ -129,9 +155,9 @@ def down(name: str | None, every: bool) -> None:
         raise BadInput("--name and --all were both given", "Use one of them")
     console = Console()
     for each in known_clusters() if every else [name or DEFAULT_NAME]:
-        if each in known_clusters():
-            provider(_provider_of(each)).down(each, console)
-        else:  # no record of ours, but `up` may have been killed between two records: the providers know
+        if found := _provider_of(each):
+            provider(found).down(each, console)
+        else:  # no record, or half of one: `up` may have been killed between two records. The providers know
             for other in PROVIDERS:
                 if provider(other).usability().usable:
                     provider(other).down(each, console)
@@ -169,14 +195,12 @@ def load(name: str | None, archive: Path) -> None:
         click.echo(image)
 
 
-def _provider_of(name: str) -> str:
+def _provider_of(name: str) -> str | None:
     """A record that cannot be read must not keep `down` from working."""
     try:
         return load_record(name).provider
-    except BadInput:
-        return "embedded"
-    except NoSuchCluster:
-        return "embedded"
+    except (BadInput, NoSuchCluster):
+        return None
 
 
 def _option(name: str) -> str:

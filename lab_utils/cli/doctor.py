@@ -18,13 +18,14 @@ import click
 @click.option("--provenance", is_flag=True, help="Where each binary and image in the cache came from.")
 def doctor(as_json: bool, provenance: bool) -> None:
     """What can run on this machine, and what is missing. Exit code 2 when nothing can."""
-    from lab_utils.providers import PROVIDERS, provider
+    from lab_utils.providers import BY_ITSELF, PROVIDERS, provider
 
     if provenance:
         show_provenance(as_json)
         return
     found = [asdict(provider(name).usability()) for name in PROVIDERS]
-    best = next((each["name"] for each in found if each["usable"]), None)
+    usable = {each["name"] for each in found if each["usable"]}
+    best = next((name for name in (*BY_ITSELF, *PROVIDERS) if name in usable), None)
     report = {"providers": found, "recommended": best, "needs": needs(), "has": has()}
     if as_json:
         click.echo(json.dumps(report, indent=2))

@@ -20,7 +20,13 @@ from lab_utils.progress import Progress
 # Name → module. A module is imported when it is asked for, so that nobody pays for a provider not used.
 PROVIDERS = {
     "embedded": "lab_utils.providers.embedded",
+    "vagrant": "lab_utils.providers.vagrant",
+    "kind": "lab_utils.providers.kind",
+    "kubeconfig": "lab_utils.providers.kubeconfig",
 }
+
+# What is taken when nobody chose: what starts soonest first. Never somebody's own cluster: that one must be named.
+BY_ITSELF = ("embedded", "kind", "vagrant")
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,10 @@ class ClusterSpec:
     bare: bool = False  # nodes with the packages, and nothing of Kubernetes running
     storage: bool = False  # local-path-provisioner and its StorageClass
     images: tuple[str, ...] = ()  # beside those that every node has
+    ports: tuple[str, ...] = ()  # kind: HOST:NODE pairs, for a host that does not reach its containers' addresses
+    kubeconfig: str = ""  # kubeconfig: the file, and the context in it, of a cluster that is there already
+    context: str = ""
+    node_access: str = ""  # kubeconfig: none, or debug for a privileged Pod on each node
 
 
 @dataclass(frozen=True)
@@ -102,9 +112,9 @@ def provider(name: str) -> Provider:
 
 
 def choose() -> str:
-    """The best provider that can run here, in the order of PROVIDERS."""
+    """The best provider that can run here."""
     reasons = []
-    for name in PROVIDERS:
+    for name in BY_ITSELF:
         found = provider(name).usability()
         if found.usable:
             return name

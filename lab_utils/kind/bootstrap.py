@@ -1,0 +1,165 @@
+"""From kind's containers to a cluster like every other here: the Pod network, the course's images, the nodes' names."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from lab_utils.artifacts.versions import pinned
+from lab_utils.cluster import ClusterRecord, Node
+from lab_utils.embedded import kubeadm
+from lab_utils.embedded.gate import Gate
+from lab_utils.errors import Unhealthy
+from lab_utils.kind import docker
+from lab_utils.kind.settings import why_kind_failed
+from lab_utils.progress import Progress
+from lab_utils.run import Result, follow, run
+
+# What flannel's configuration calls; kind's own images hold all but the first.
+PLUGINS = ("bridge", "host-local", "loopback", "portmap")
+# Kubernetes' own: kind's images hold them in the versions that fit.
+IN_EVERY_NODE_IMAGE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
+PID = "kind-create.pid"  # in a cluster's folder, while kind is at work
+PLUGINS_FOLDER = "/opt/cni/bin"
+
+
+@dataclass
+class Names:
+    name: str
+    nodes: list[str]
+
+
+@dataclass
+class ContainerGate(Gate):
+    """The same conditions as on every provider, with the nodes reached by `docker exec`."""
+
+    reach: dict[str, Node] = field(default_factory=dict)
+
+    def on_node(self, node: str, words: list[str]) -> Result:
+        return self.reach[node].run(words, timeout=60 * self.factor)
+
+
+def gate(record: ClusterRecord, nodes: Sequence[Node], progress: Progress, since: float = 0.0) -> ContainerGate:
+    names = [node.name for node in nodes]
+    return ContainerGate(
+        Names(record.name, names),
+        record.kubectl,
+        record.kubeconfig,
+        progress,
+        since=since,
+        restarted=frozenset(names) if since else frozenset(),
+        reach={node.name: node for node in nodes},
+    )
+
+
+def create(record: ClusterRecord, progress: Progress) -> None:
+    """`kind create cluster`, with its steps as notes and all that it says in a log."""
+    said: list[str] = []
+    last = ""
+
+    def line(text: str) -> None:
+        nonlocal last
+        said.append(text)
+        step = text.encode("ascii", "ignore").decode().strip(" .")
+        if step and step != last and text.lstrip().startswith("•"):
+            progress.note(step)
+            last = step
+
+    words = ["kind", "create", "cluster", "--name", record.name, "--config", str(record.folder / "kind.yaml")]
+    # --retain: what failed can be looked at before it is removed. The shell writes down its own number and becomes kind.
+    noted = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(record.folder / PID)]
+    code = follow([*noted, *words, "--kubeconfig", record.kubeconfig, "--retain"], line, env=docker.ENVIRONMENT)
+    (record.folder / PID).unlink(missing_ok=True)
+    (record.folder / "kind-create.log").write_text("\n".join(said) + "\n")
+    if code != 0:
+        raise Unhealthy(f"kind could not make the cluster: {why_kind_failed(said)}", _hint(said))
+    Path(record.kubeconfig).chmod(0o600)
+
+
+def end_creation(record: ClusterRecord) -> None:
+    """A `kind create` outlives a `lab` that was killed, and would go on to make containers while we remove them."""
+    try:
+        pid = int((record.folder / PID).read_text())
+    except (OSError, ValueError):
+        return
+    def at_work() -> bool:
+        return f"create cluster --name {record.name} " in run(["ps", "-o", "args=", "-p", str(pid)], check=False).stdout
+
+    if at_work():
+        os.killpg(pid, signal.SIGKILL)
+        while at_work():
+            time.sleep(0.1)
+        time.sleep(1)  # what it asked of Docker last is still done
+
+
+def _hint(said: Sequence[str]) -> str:
+    text = "\n".join(said)
+    if "failed to pull image" in text or "No such image" in text:
+        return "Name an image that can be had, of the release of your kind, in LAB_KIND_IMAGE"
+    instances = Path("/proc/sys/fs/inotify/max_user_instances")
+    if instances.exists() and int(instances.read_text()) <= 128:
+        return "Perhaps for lack of inotify instances: sudo sysctl fs.inotify.max_user_instances=512"
+    return "Its whole output is in kind-create.log"
+
+
+def furnish(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) -> None:
+    """What our nodes have and kind's have not."""
+    name_nodes(nodes)
+    missing = [node for node in nodes if not node.run(["test", "-x", f"{PLUGINS_FOLDER}/{PLUGINS[0]}"]).ok]
+    if missing:
+        from lab_utils.artifacts import programs
+
+        found = programs.ensure(PLUGINS, progress)
+        with progress.step(f"Copying CNI plugins to {', '.join(node.name for node in missing)}"):
+            for name, path in found.items():
+                each(missing, partial(_put_plugin, name=name, path=path))
+    load_cached_images(record, nodes[0], progress)
+    names = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
+    network = kubeadm.flannel(flannel_image=names["flannel"], plugin_image=names["flannel-cni-plugin"])
+    gate(record, nodes, progress).kubectl("apply", "-f", "-", input=network)
+
+
+def _put_plugin(node: Node, name: str, path: Path) -> None:
+    node.put(path, f"{PLUGINS_FOLDER}/{name}", 0o755)
+
+
+def name_nodes(nodes: Sequence[Node]) -> None:
+    """The prompt, `hostname` and the journal say cp, w1, w2. Docker sets the container's own name again when it starts one."""
+    each(nodes, lambda node: node.run(["hostname", node.name], check=True))
+
+
+def load_cached_images(record: ClusterRecord, node: Node, progress: Progress) -> None:
+    """Images that lie in this machine's cache need no registry. All others are pulled by the nodes when a Pod asks for them."""
+    from lab_utils.artifacts import images
+
+    there = image_names(node)
+    wanted = [image for image in images.core() if image.name not in there and image.key not in IN_EVERY_NODE_IMAGE]
+    cached = {image: place / f"{image.key}.tar" for image in wanted if (place := images.find(image, progress))}
+    for image, archive in cached.items():
+        with progress.step(f"Loading {image.name}"):
+            load(record, archive)
+    if lacking := [image.name for image in wanted if image.own and image not in cached]:
+        progress.note(f"{', '.join(lacking)}: no registry has these, and they can be built on Linux alone (sudo lab prepare)")
+
+
+def load(record: ClusterRecord, archive: Path) -> None:
+    docker.kind("load", "image-archive", str(archive), "--name", record.name)
+
+
+def image_names(node: Node) -> set[str]:
+    listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
+    return {tag for image in listed for tag in image.get("repoTags") or []}
+
+
+def each(nodes: Sequence[Node], work: Callable[[Node], object]) -> None:
+    """The same on several nodes side by side; an error of one is raised."""
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        for done in [pool.submit(work, node) for node in nodes]:
+            done.result()

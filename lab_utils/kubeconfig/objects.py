@@ -1,0 +1,37 @@
+"""What labs and this package made on somebody's cluster, told apart from everything else by its labels."""
+
+from __future__ import annotations
+
+import time
+
+from lab_utils.cluster import Cluster
+from lab_utils.errors import Unhealthy
+from lab_utils.kubeconfig.access import NAMESPACE, OURS
+from lab_utils.labs.workspace import LABEL
+
+PATIENCE = 180  # seconds that a namespace may take to end
+
+
+def remove(cluster: Cluster) -> None:
+    """Namespaces and objects outside of namespaces that carry one of our labels, and wait until they are gone."""
+    for label in (LABEL, OURS):
+        kinds = cluster.kubectl("api-resources", "--namespaced=false", "--verbs=list,delete", "-o", "name").stdout.split()
+        listed = ",".join(kind for kind in kinds if kind != "nodes")
+        # Kinds that this user may not list hold nothing that this user made.
+        found = cluster.kubectl("get", listed, "-l", label, "-o", "name", check=False).stdout.split()
+        if found:
+            cluster.kubectl("delete", *found, "--wait=false", "--ignore-not-found")
+    deadline = time.monotonic() + PATIENCE
+    while left := ours(cluster):
+        if time.monotonic() > deadline:
+            raise Unhealthy(f"these namespaces do not end: {', '.join(left)}", f"See `kubectl describe namespace {left[0]}`")
+        time.sleep(0.5)
+
+
+def ours(cluster: Cluster) -> list[str]:
+    """Namespaces with one of our labels, on their way out or not."""
+    said = [cluster.kubectl("get", "namespaces", "-l", label, "-o", "name").stdout.split() for label in (LABEL, OURS)]
+    return sorted({name.removeprefix("namespace/") for names in said for name in names})
+
+
+__all__ = ["NAMESPACE", "ours", "remove"]

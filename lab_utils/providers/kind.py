@@ -1,0 +1,296 @@
+"""The kind provider: nodes are Docker containers, for whoever has Docker, be it on Linux, macOS or Windows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
+from lab_utils.kind import bootstrap, docker, settings
+from lab_utils.kind.node import KindNode
+from lab_utils.progress import Progress
+from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+
+MEGABYTES_PER_NODE = 700
+CONFIG = "kind.yaml"  # in a cluster's folder: it says that the containers of this name are ours
+
+
+class Kind:
+    name = "kind"
+
+    def usability(self) -> Usability:
+        try:
+            docker.need_kind()
+            info = docker.daemon(patience=5)
+            host_kubectl(look_only=True)
+        except LabError as error:
+            return Usability(self.name, False, error.what, error.mend)
+        return Usability(self.name, True, f"Docker containers ({info.get('OperatingSystem', 'Docker')} {info['ServerVersion']})")
+
+    def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
+        docker.need_kind()
+        info = docker.daemon()
+        if spec.bare:
+            raise BadInput("kind has no bare nodes: it makes a cluster of them at once", "Use --provider embedded or vagrant for --bare")
+        with _locked(spec.name, progress):
+            known = load_record(spec.name) if spec.name in known_clusters() else None
+            if known and known.state == "up":
+                return self._started(known, spec, progress)
+            if known:
+                self._remove(known, progress)
+            elif spec.name in docker.clusters():
+                raise BadInput(
+                    f"a kind cluster named {spec.name!r} is there, and `lab` did not make it",
+                    f"Choose another --name, or remove that one: kind delete cluster --name {spec.name}",
+                )
+            check_room(spec.workers + 1, info)
+            return self._made(_plan(spec), progress)
+
+    def _made(self, record: ClusterRecord, progress: Progress) -> Cluster:
+        """Make what the record says. Left half-way, for whatever reason, nothing of it remains."""
+        options = record.options
+        text = settings.config(
+            record.name, workers=options["workers"], image=options["image"], proxy_mode=options["proxy_mode"], ports=options["ports"]
+        )
+        record.save()
+        (record.folder / CONFIG).write_text(text)
+        try:
+            self._pull(options["image"], progress)
+            with progress.step(f"kind create cluster ({options['workers'] + 1} nodes)"):
+                bootstrap.create(record, progress)
+            record = _with_nodes(record)
+            record.save()
+            nodes = [self.node(record, each) for each in record.nodes]
+            bootstrap.furnish(record, nodes, progress)
+            gate = bootstrap.gate(record, nodes, progress)
+            with progress.step("Waiting until Pods reach each other on every node"):
+                gate.everything()
+            version = gate.get("nodes")["items"][0]["status"]["nodeInfo"]["kubeletVersion"]
+        except BaseException:
+            logs = _keep_logs(record)
+            self._remove(record, progress)
+            progress.note(f"nothing of it is left; its logs are in {logs}")
+            raise
+        record.but(state="up", kubernetes=version).save()
+        return _with_addons(connect(record.name), progress)
+
+    def _pull(self, image: str, progress: Progress) -> None:
+        """kind would pull it itself, without a word about how long that takes."""
+        if docker.has_image(image):
+            return
+        with progress.step(f"docker pull {image.partition('@')[0]}"):
+            said = docker.docker("pull", "--quiet", image, check=False, timeout=3600)
+        if not said.ok:
+            why = (said.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise HostLacks(f"the node image {image} cannot be had: {why}", "Name one that your kind release lists in LAB_KIND_IMAGE")
+
+    def _started(self, record: ClusterRecord, spec: ClusterSpec, progress: Progress) -> Cluster:
+        """Start the stopped containers of a finished cluster, and wait until it works again."""
+        workers = len(record.nodes) - 1
+        if workers != spec.workers:
+            mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
+            raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
+        names = [settings.container_of(record.name, node.name) for node in record.nodes]
+        found = docker.containers(names)
+        if gone := [name for name in names if name not in found]:
+            raise NoSuchCluster(
+                f"cluster {record.name!r} has lost its containers {', '.join(gone)}",
+                f"Make it anew: lab down --name {record.name}; lab up --name {record.name}",
+            )
+        stopped = [name for name in names if not found[name].running]
+        if stopped:
+            since = time.time() - 1
+            with progress.step(f"docker start {' '.join(stopped)}"):
+                docker.docker("start", *stopped)
+            record = _with_nodes(record)  # Docker may have given other addresses
+            record.save()
+            nodes = [self.node(record, each) for each in record.nodes]
+            bootstrap.name_nodes(nodes)
+            gate = bootstrap.gate(record, nodes, progress, since=since)
+            with progress.step("Waiting until Pods reach each other on every node"):
+                gate.api()
+                gate.everything()
+        return _with_addons(connect(record.name), progress)
+
+    def down(self, name: str, progress: Progress) -> None:
+        """Only what carries our record: a kind cluster of the same name may be somebody's own."""
+        with _locked(name, progress):
+            if not (cluster_dir(name) / CONFIG).exists() and not _is_ours(name):
+                return
+            try:
+                record = load_record(name)
+            except LabError:  # unreadable: the name is enough
+                record = ClusterRecord(name, self.name, "creating", str(cluster_dir(name) / "kubeconfig"), [])
+            with progress.step(f"Removing cluster {name}"):
+                self._remove(record, progress)
+
+    def _remove(self, record: ClusterRecord, progress: Progress) -> None:
+        # Before its configuration was written nothing can have been made, and there may be no Docker to ask.
+        if (record.folder / CONFIG).exists():
+            docker.need_kind()
+            docker.daemon()
+            bootstrap.end_creation(record)
+            docker.kind("delete", "cluster", "--name", record.name, "--kubeconfig", record.kubeconfig)
+            if record.options.get("network_made") and not docker.clusters():
+                docker.docker("network", "rm", docker.NETWORK, check=False)  # others may use it
+        shutil.rmtree(record.folder, ignore_errors=True)
+
+    def reset(self, name: str, progress: Progress) -> Cluster:
+        """Deleted and made anew: containers have no snapshots that hold /var, which is where all of Kubernetes' state is."""
+        record = load_record(name)
+        with _locked(name, progress):
+            if record.state != "up":
+                mend = f"Run `lab up --name {name}`"
+                raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", mend)
+            with progress.step(f"Removing the nodes of {name}"):
+                record.but(state="creating").save()
+                docker.kind("delete", "cluster", "--name", name, "--kubeconfig", record.kubeconfig)
+            return self._made(record.but(state="creating", nodes=[]), progress)
+
+    def status(self, record: ClusterRecord) -> list[NodeStatus]:
+        from lab_utils.providers.embedded import _ready_nodes
+
+        names = {node.name: settings.container_of(record.name, node.name) for node in record.nodes}
+        found = docker.containers(list(names.values())) if names and shutil.which("docker") else {}
+        running = {node: name in found and found[name].running for node, name in names.items()}
+        ready = _ready_nodes(record) if any(running.values()) else {}
+        return [
+            NodeStatus(
+                node.name,
+                node.ip,
+                node.role,
+                running[node.name],
+                ready.get(node.name, False),
+                ""
+                if running[node.name]
+                else f"the container {names[node.name]} does not run; `lab up --name {record.name}` starts it again",
+            )
+            for node in record.nodes
+        ]
+
+    def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
+        node = self.node(record, record.nodes[0])
+        before = bootstrap.image_names(node)
+        with progress.step(f"Loading {archive.name} on {', '.join(each.name for each in record.nodes)}"):
+            bootstrap.load(record, archive)
+        return sorted(bootstrap.image_names(node) - before)
+
+    def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
+        return KindNode(node)
+
+    def enter(self, record: ClusterRecord, node: NodeRecord, words: list[str], terminal: bool) -> list[str]:
+        """What `lab ssh` becomes."""
+        streams = ["--interactive", *(["--tty"] if terminal else [])]
+        return [
+            "docker",
+            "exec",
+            *streams,
+            str(node.access["container"]),
+            *(["bash", "-c", *words] if len(words) == 1 else words or ["bash", "-l"]),
+        ]
+
+
+def _plan(spec: ClusterSpec) -> ClusterRecord:
+    """What is about to be made, before it is made."""
+    for port in spec.ports:
+        settings.read_port(port)
+    folder = cluster_dir(spec.name)
+    options: dict[str, Any] = {
+        "workers": spec.workers,
+        "proxy_mode": spec.proxy_mode,
+        "metrics_server": spec.metrics_server,
+        "storage": spec.storage,
+        "images": sorted(spec.images),
+        "ports": list(spec.ports),
+        "image": os.environ.get("LAB_KIND_IMAGE") or settings.IMAGE,
+        "network_made": not docker.network_exists(),
+    }
+    return ClusterRecord(spec.name, Kind.name, "creating", str(folder / "kubeconfig"), [], options=options, kubectl=host_kubectl())
+
+
+def _with_nodes(record: ClusterRecord) -> ClusterRecord:
+    names = {node: settings.container_of(record.name, node) for node in settings.node_names(record.options["workers"])}
+    found = docker.containers(list(names.values()))
+    nodes = [
+        NodeRecord(node, found[name].ip, "control-plane" if node == "cp" else "worker", {"container": name}) for node, name in names.items()
+    ]
+    return record.but(nodes=nodes)
+
+
+def _with_addons(cluster: Cluster, progress: Progress) -> Cluster:
+    options = cluster.record.options
+    if options.get("metrics_server") or options.get("storage") or options.get("images"):
+        from lab_utils.addons import give
+
+        give(
+            cluster,
+            progress,
+            metrics=bool(options.get("metrics_server")),
+            storage=bool(options.get("storage")),
+            images=options.get("images", ()),
+        )
+    return cluster
+
+
+def _is_ours(name: str) -> bool:
+    try:
+        return name in known_clusters() and load_record(name).provider == Kind.name
+    except LabError:
+        return False
+
+
+def host_kubectl(*, look_only: bool = False) -> str:
+    """One that is installed, or on Linux our own. Docker Desktop brings one along."""
+    if found := shutil.which("kubectl"):
+        return found
+    if platform.system() != "Linux":
+        raise HostLacks("there is no `kubectl` command", "Install it: https://kubernetes.io/docs/tasks/tools/")
+    if look_only:
+        return ""
+    from lab_utils import artifacts
+    from lab_utils.progress import Silent
+
+    return str(artifacts.binary("kubectl", Silent()))
+
+
+def check_room(nodes: int, info: dict[str, Any]) -> None:
+    """Docker Desktop's machine is often smaller than the computer that it runs on."""
+    has = int(info.get("MemTotal", 0)) // 2**20
+    needed = nodes * MEGABYTES_PER_NODE
+    if 0 < has < needed:
+        raise HostLacks(
+            f"{nodes} nodes need about {needed} MB of memory, and Docker has {has} MB in all",
+            "Give Docker more (Docker Desktop: Settings, Resources), or ask for fewer nodes: --workers 0",
+        )
+
+
+def _keep_logs(record: ClusterRecord) -> Path:
+    """What kind and the nodes said in a failed `up`, in a folder of the system's temporary files."""
+    target = Path(tempfile.mkdtemp(prefix=f"lab-up-{record.name}-"))
+    for log in record.folder.glob("*.log"):
+        shutil.copyfile(log, target / log.name)
+    try:
+        docker.kind("export", "logs", str(target), "--name", record.name, check=False, timeout=60)
+    except LabError:
+        pass
+    return target
+
+
+@contextmanager
+def _locked(name: str, progress: Progress) -> Iterator[None]:
+    """One command at a time per cluster."""
+    from lab_utils.artifacts import store
+
+    with store.locked(cluster_dir(f".{name}"), progress):
+        yield
+
+
+PROVIDER = Kind()
