@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 
 
 class SshNode(Node):
-    """`access` of the record holds: user, port, key (path), host_key ("ssh-ed25519 AAAA…")."""
+    """`access` of the record holds: user, port, key (path), host_key ("ssh-ed25519 AAAA…").
+
+    `patience` there says how many times longer than elsewhere to wait for anything on this node: its processor may be emulated.
+    """
 
     def __init__(self, record: NodeRecord) -> None:
         super().__init__(record)
         self.access = record.access
+        self.patience = float(record.access.get("patience", 1))
         self._client: paramiko.SSHClient | None = None
         self._lock = threading.Lock()
 
@@ -39,7 +43,7 @@ class SshNode(Node):
         channel = self._channel()
         try:
             channel.exec_command(line)
-            result = _drain(channel, input.encode() if isinstance(input, str) else input, timeout)
+            result = _drain(channel, input.encode() if isinstance(input, str) else input, timeout * self.patience)
         finally:
             channel.close()
         if check and not result.ok:
@@ -70,7 +74,7 @@ class SshNode(Node):
         for attempt in (1, 2):
             try:
                 transport = self._connected()
-                return transport.open_session(timeout=20)
+                return transport.open_session(timeout=20 * self.patience)
             except (paramiko.SSHException, EOFError, OSError) as error:
                 self.close()
                 if attempt == 2:
@@ -99,9 +103,9 @@ class SshNode(Node):
                 port=port,
                 username=self.access.get("user", "root"),
                 key_filename=self.access["key"],
-                timeout=10,
-                banner_timeout=20,
-                auth_timeout=20,
+                timeout=10 * self.patience,
+                banner_timeout=20 * self.patience,
+                auth_timeout=20 * self.patience,
                 allow_agent=False,
                 look_for_keys=False,
             )

@@ -94,6 +94,7 @@ class Vagrant:
             if not key:
                 raise Unhealthy(f"machine {node.name} did not say by which key it is recognised", f"All that was said is in {made.log}")
             access = {"user": "root", "port": 22, "key": str(record.folder / "id_ed25519"), "host_key": key}
+            access["patience"] = record.options["patience"]
             ready.append(NodeRecord(node.name, node.ip, node.role, access))
         record = record.but(nodes=ready)
         record.save()
@@ -219,9 +220,7 @@ class Vagrant:
             inbox = "/var/tmp/lab-images.tar"
             node.put(archive, inbox)
             try:
-                node.run(
-                    ["ctr", "-n", "k8s.io", "images", "import", "--local", inbox], timeout=600 * record.options["patience"], check=True
-                )
+                node.run(["ctr", "-n", "k8s.io", "images", "import", "--local", inbox], timeout=600, check=True)
             finally:
                 node.run(["rm", "-f", inbox])
 

@@ -32,7 +32,7 @@ class MachineGate(Gate):
     reach: dict[str, Node] = field(default_factory=dict)
 
     def on_node(self, node: str, words: list[str]) -> Result:
-        return self.reach[node].run(words, timeout=120 * self.factor)
+        return self.reach[node].run(words, timeout=120)
 
 
 @dataclass
@@ -95,9 +95,7 @@ class Bootstrap:
 
     def _kubeadm(self, node: Node, verb: str, config: str, *words: str) -> None:
         node.put(config.encode(), CONFIG, 0o600)
-        said = node.run(
-            ["kubeadm", verb, f"--config={CONFIG}", *words, f"--ignore-preflight-errors={IGNORED}"], timeout=600 * self.patience
-        )
+        said = node.run(["kubeadm", verb, f"--config={CONFIG}", *words, f"--ignore-preflight-errors={IGNORED}"], timeout=600)
         log = self.record.folder / "vagrant" / f"{node.name}-kubeadm-{verb}.log"
         log.write_text(said.stdout + said.stderr)
         if not said.ok:
@@ -131,7 +129,7 @@ class Bootstrap:
     def undo(self) -> None:
         """What `kubeadm reset` leaves is the network of Pods: its links, its configuration and its rules."""
         with self.progress.step("kubeadm reset on every node"):
-            each(self.nodes, lambda node: node.run(UNDO, timeout=300 * self.patience, check=True))
+            each(self.nodes, lambda node: node.run(UNDO, timeout=300, check=True))
 
 
 UNDO = """
