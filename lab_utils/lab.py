@@ -44,7 +44,7 @@ class Lab(Workspace):
         self.graded = "LAB_ANSWERS" in os.environ
         self.lacking: list[str] = []
         if not self.graded:
-            self.lacking = missing_needs(self.spec, self.cluster)
+            self.lacking = missing_needs(self.spec, self.cluster, self.checkset)
             prepare(self)
         self._set_environment()
         views.register_magic(self)

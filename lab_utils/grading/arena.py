@@ -13,6 +13,7 @@ from typing import Protocol
 
 from lab_utils.cluster import Cluster, ClusterRecord
 from lab_utils.errors import Unhealthy
+from lab_utils.grading.gateway import Gateway
 from lab_utils.grading.sandbox import HOME, Door
 from lab_utils.labs.workspace import Workspace
 from lab_utils.run import Result
@@ -28,6 +29,11 @@ class Access:
     files: dict[str, str] = field(default_factory=dict)
     shown: dict[str, Path] = field(default_factory=dict)
     doors: Sequence[Door] = ()
+    gateways: list[Gateway] = field(default_factory=list)
+
+    def close(self) -> None:
+        for gateway in self.gateways:
+            gateway.close()
 
 
 class Arena(Protocol):

@@ -104,6 +104,7 @@ def _run(job: Job, files: LabFiles, trusted: Trusted, submission: Submission, re
         finally:
             relay.close()
             kernel.close()
+            access.close()
     finally:
         clock = time.monotonic()
         result.harm = arena.leave(context)

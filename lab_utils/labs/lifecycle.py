@@ -15,35 +15,34 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from lab_utils.addons import images_on_every_node, makes_volumes, serves_metrics
 from lab_utils.cluster import Cluster
-from lab_utils.errors import BadInput, LabError, Unhealthy
+from lab_utils.errors import BadInput, LabError, NoNodeAccess, Unhealthy
 from lab_utils.faults import undo_all
+from lab_utils.labs.reach import steps_on_nodes
 from lab_utils.labs.spec import LabSpec
 from lab_utils.labs.workspace import LABEL, Workspace
+
+if TYPE_CHECKING:
+    from lab_utils.checks import CheckSet
 
 PREPARED = "kubernetes-inside-out/prepared"
 PATIENCE = 45  # seconds that a namespace may take to end by itself before finalizers are taken off its objects
 
 
-def missing_needs(spec: LabSpec, cluster: Cluster) -> list[str]:
-    """What the lab needs and this cluster lacks, in words."""
+def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = None) -> list[str]:
+    """What the lab needs and this cluster lacks, in words; with its checks, the steps that are lost where nodes are out of reach."""
     needs = spec.needs
     lacking = []
     if len(cluster.workers) < needs.workers:
         lacking.append(f"{needs.workers} workers (there are {len(cluster.workers)})")
     if needs.access != "none":
-        for node in cluster.nodes:
-            try:
-                answers = node.run(["true"], timeout=20).ok
-            except LabError:
-                answers = False
-            if not answers:
-                lacking.append(f"access to the node {node.name}")
+        lacking += _missing_access(cluster, checks)
+    no_access = any(each.startswith("access to") for each in lacking)
     if needs.bare and not cluster.record.options.get("bare"):
         lacking.append("bare nodes, on which nothing of Kubernetes runs (`lab up --bare`)")
     if needs.proxy and (mode := proxy_mode(cluster)) != needs.proxy:
@@ -53,8 +52,23 @@ def missing_needs(spec: LabSpec, cluster: Cluster) -> list[str]:
         lacking.append(f"metrics-server ({up})")
     if needs.storage and not makes_volumes(cluster):
         lacking.append(f"somebody who makes volumes for claims ({up})")
-    if needs.images and (images := sorted(set(needs.images) - images_on_every_node(cluster))):
+    if needs.images and not no_access and (images := sorted(set(needs.images) - images_on_every_node(cluster))):
         lacking.append(f"the images {', '.join(images)} ({up})")
+    return lacking
+
+
+def _missing_access(cluster: Cluster, checks: CheckSet | None) -> list[str]:
+    lacking = []
+    for node in cluster.nodes:
+        try:
+            answers = node.run(["true"], timeout=20).ok
+        except NoNodeAccess:
+            lost = ", ".join(steps_on_nodes(checks)) if checks else "those that look at nodes"
+            return [f"access to its nodes: without it these steps are skipped: {lost}"]
+        except LabError:
+            answers = False
+        if not answers:
+            lacking.append(f"access to the node {node.name}")
     return lacking
 
 

