@@ -1,7 +1,7 @@
 # Kubernetes Inside Out. Two commands are all that a newcomer needs: `make lab` and `make test`.
 #
 #   make lab      a cluster, then JupyterLab on the labs
-#   make test     unit tests, and the suite on a real cluster
+#   make test     unit tests, and the suite on a real cluster (PROVIDER=kind, vagrant or kubeconfig: on one of another provider)
 #   make book     the book, executed on a real cluster
 #   make check    ruff, mypy --strict, the layers, labs and notebooks in step
 #   make bench    ratios, side by side in one run
@@ -12,6 +12,7 @@
 #   make test-labs     every lab's solution and wrong answers, graded on a cluster (`make test` does so for labs 03 and 08)
 #   make conformance   Kubernetes' own e2e tests (sig-network, sig-node) on a cluster of ours
 #   make test-v2       the embedded provider on a pure cgroup v2 host with systemd (a QEMU guest)
+#   make test-kind     the kind provider on a Docker daemon of its own
 #   make test-vagrant  the vagrant provider on real virtual machines (libvirt; emulated where there is no KVM)
 
 SHELL := /bin/sh
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 PYTEST ?= $(BIN)/pytest
 
-.PHONY: help setup lab test book bench check clean conformance test-labs test-v2 test-vagrant
+.PHONY: help setup lab test book bench check clean conformance test-labs test-v2 test-kind test-vagrant
 help:
 	@sed -n 's/^#   /  /p' $(MAKEFILE_LIST)
 
@@ -40,7 +41,7 @@ lab: setup
 
 test: setup
 	$(BIN)/lab prepare
-	$(PYTEST)
+	LAB_TEST_PROVIDER=$(or $(PROVIDER),embedded) $(PYTEST)
 
 check: setup
 	$(BIN)/ruff check
@@ -64,6 +65,9 @@ conformance: setup
 
 test-v2: setup
 	$(BIN)/python -m tests.v2
+
+test-kind: setup
+	$(BIN)/python -m tests.kind
 
 test-vagrant: setup
 	$(BIN)/python -m tests.vagrant

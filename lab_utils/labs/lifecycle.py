@@ -40,6 +40,8 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
     lacking = []
     if len(cluster.workers) < needs.workers:
         lacking.append(f"{needs.workers} workers (there are {len(cluster.workers)})")
+    elif wanted := {f"w{number}" for number in range(1, needs.workers + 1)} - (names := {node.name for node in cluster.nodes}):
+        lacking.append(f"nodes that are named {', '.join(sorted(wanted))} (there are {', '.join(sorted(names))})")
     if needs.access != "none":
         lacking += _missing_access(cluster, checks)
     no_access = any(each.startswith("access to") for each in lacking)
