@@ -136,17 +136,15 @@ class Vagrant:
 
     def down(self, name: str, progress: Progress) -> None:
         with _locked(name, progress):
-            if name in known_clusters():
-                record = load_record(name)
-                if record.provider == self.name:
-                    with progress.step(f"Removing cluster {name}"):
-                        self._remove(record, progress)
+            record = _ours(name)
+            if record:
+                with progress.step(f"Removing cluster {name}"):
+                    self._remove(record, progress)
 
     def _remove(self, record: ClusterRecord, progress: Progress) -> None:
         made = _machines(record)
         problem: LabError | None = None
         try:
-            machines.need_vagrant()
             made.destroy(progress)
         except LabError as error:
             problem = error
@@ -154,8 +152,8 @@ class Vagrant:
             progress.note(f"removed {found}, which Vagrant had forgotten")
         if problem and made.provider != "libvirt":  # there, the sweep has done all that Vagrant could not
             raise problem
-        if made.provider == "libvirt":
-            leftovers.forget_box(record.options["box"], record.options["pools_before"])
+        if made.provider == "libvirt" and (box := record.options.get("box")):
+            leftovers.forget_box(box, record.options["pools_before"])
         shutil.rmtree(record.folder, ignore_errors=True)
 
     def reset(self, name: str, progress: Progress) -> Cluster:
@@ -359,6 +357,20 @@ def _write_settings(record: ClusterRecord, chosen: Settings, progress: Progress)
 
 def _machines(record: ClusterRecord) -> Machines:
     return Machines(record.folder / "vagrant", record.options.get("vm_provider", ""))
+
+
+def _ours(name: str) -> ClusterRecord | None:
+    """The record of a cluster of virtual machines; of an unreadable one, what its other files tell."""
+    folder = cluster_dir(name) / "vagrant"
+    try:
+        record = load_record(name) if name in known_clusters() else None
+    except BadInput:
+        if not folder.is_dir():
+            return None
+        decided = folder / "settings.yaml"
+        said = yaml.safe_load(decided.read_text()) if decided.exists() else {}
+        record = ClusterRecord(name, Vagrant.name, "creating", "", [], options={"vm_provider": said.get("provider", "")})
+    return record if record and record.provider == Vagrant.name else None
 
 
 def _images(node: Node) -> set[str]:

@@ -63,6 +63,7 @@ class Machines:
 
     def destroy(self, progress: Progress) -> None:
         if (self.folder / "dot").is_dir():
+            need_vagrant()
             self._do(["destroy", "--force"], progress, "the machines could not be removed", patient=True)
 
     def save(self, name: str, progress: Progress) -> None:

@@ -117,3 +117,11 @@ def test_kubeadm_waits_as_long_as_the_settings_say() -> None:
     assert {"name": "node-ip", "value": "192.168.56.10"} in init["nodeRegistration"]["kubeletExtraArgs"]
     assert "etcd" not in cluster, "a machine can lose its power: its etcd writes through"
     assert kubelet["cgroupDriver"] == "systemd"
+
+
+def test_down_works_where_the_record_cannot_be_read(own_state: Path) -> None:
+    folder = own_state / "state/clusters/broken"
+    (folder / "vagrant").mkdir(parents=True)
+    (folder / "cluster.json").write_text("{")
+    PROVIDER.down("broken", Silent())
+    assert not folder.exists()
