@@ -10,24 +10,19 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
-from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
-from lab_utils.paths import repo_dir
+from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.ssh import SshNode
 from lab_utils.vagrant import hypervisors, leftovers, machines, settings
 from lab_utils.vagrant.bootstrap import Bootstrap, each
 from lab_utils.vagrant.machines import Machines
-from lab_utils.vagrant.settings import Settings
-
-RESERVED_MEGABYTES = 512  # for the host itself, beside the machines
+from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings, write_settings
 
 
 class Vagrant:
@@ -70,7 +65,7 @@ class Vagrant:
         check_box(made, box, architecture)
         record.save()
         try:
-            _write_settings(record, chosen, progress)
+            write_settings(record, chosen, progress)
             made.remember()
             record = self._boot(record, made, progress)
             nodes = [self.node(record, each) for each in record.nodes]
@@ -228,131 +223,6 @@ class Vagrant:
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node)
-
-
-def read_settings() -> Settings:
-    """The course's settings and, over them, the user's own (LAB_VAGRANT_SETTINGS) and LAB_PATIENCE."""
-    course = repo_dir() / "vagrant" / "settings.yaml"
-    texts = [(str(course), course.read_text())]
-    if said := os.environ.get("LAB_VAGRANT_SETTINGS"):
-        own = Path(said).expanduser()
-        if not own.is_file():
-            raise BadInput(f"LAB_VAGRANT_SETTINGS names {said}, and there is no such file")
-        texts.append((str(own), own.read_text()))
-    return settings.read(*texts)
-
-
-def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str) -> ClusterRecord:
-    """What is about to be made, before it is made."""
-    from lab_utils.artifacts.versions import pinned
-    from lab_utils.embedded.patience import patience
-
-    network = settings.checked_network(chosen.network) if chosen.network else settings.free_network(taken_networks(provider))
-    addresses = settings.addresses(network, spec.workers)
-    return ClusterRecord(
-        name=spec.name,
-        provider=Vagrant.name,
-        state="creating",
-        kubeconfig=str(cluster_dir(spec.name) / "kubeconfig"),
-        nodes=[NodeRecord(name, ip, "control-plane" if name == "cp" else "worker") for name, ip in addresses.items()],
-        kubernetes=pinned().program("kubeadm").version,
-        options={
-            "proxy_mode": spec.proxy_mode,
-            "bare": spec.bare,
-            "metrics_server": spec.metrics_server,
-            "storage": spec.storage,
-            "images": sorted(spec.images),
-            "vm_provider": provider,
-            "box": box,
-            "network": str(network),
-            "patience": max(chosen.patience, patience()),
-            "pools_before": leftovers.pools() if provider == "libvirt" else [],
-            "networks_before": leftovers.networks() if provider == "libvirt" else [],
-        },
-        kubectl=host_kubectl(),
-    )
-
-
-def taken_networks(provider: str) -> list[str]:
-    """Networks of our other clusters, and those that this host has on its own links."""
-    others = [load_record(name) for name in known_clusters()]
-    taken = [str(other.options["network"]) for other in others if other.options.get("network")]
-    # VirtualBox keeps its host-only networks between machines and uses them again; Linux has `ip` to tell about all others.
-    if provider != "virtualbox" and shutil.which("ip"):
-        import json
-
-        from lab_utils.run import run
-
-        links = json.loads(run(["ip", "-j", "-4", "address"], check=False).stdout or "[]")
-        taken += [f"{info['local']}/{info['prefixlen']}" for link in links for info in link.get("addr_info", [])]
-    return taken
-
-
-def host_kubectl() -> str:
-    """Our own build of kubectl is a Linux program; elsewhere it must be installed."""
-    if platform.system() == "Linux":
-        from lab_utils import artifacts
-        from lab_utils.progress import Silent
-
-        return str(artifacts.binary("kubectl", Silent()))
-    if not shutil.which("kubectl"):
-        raise HostLacks("kubectl is not installed", "brew install kubectl")
-    return "kubectl"
-
-
-def check_box(made: Machines, box: str, architecture: str) -> None:
-    """A box of another architecture boots nowhere, and takes ten minutes to say so."""
-    if Path(box).is_file():
-        return
-    for one in made.boxes():
-        if one.name == box and one.provider == made.provider and one.architecture not in ("", "unknown", architecture):
-            raise BadInput(
-                f"the box {box} is for {one.architecture}, and this host is {architecture}", f"Name one for {architecture} in the settings"
-            )
-
-
-def check_room(megabytes: int) -> None:
-    free = available_megabytes()
-    if free is not None and free < megabytes + RESERVED_MEGABYTES:
-        raise HostLacks(
-            f"the machines take {megabytes} MB of memory, and {free} MB are free",
-            "Close something, ask for fewer (--workers 0), or give them less in the settings",
-        )
-
-
-def available_megabytes() -> int | None:
-    """Linux says what is free; elsewhere only what there is in all is known."""
-    memory = Path("/proc/meminfo")
-    if memory.exists():
-        fields = dict(line.split(":", 1) for line in memory.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) // 1024
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    except (OSError, ValueError):
-        return None
-
-
-def _write_settings(record: ClusterRecord, chosen: Settings, progress: Progress) -> None:
-    """settings.yaml as decided, for the Vagrantfile; and what it sends to machines that are not packaged."""
-    from lab_utils.artifacts.versions import pinned
-    from lab_utils.providers.embedded import _keys
-
-    folder = record.folder / "vagrant"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    cluster: dict[str, Any] = {
-        "name": record.name,
-        "network": record.options["network"].rsplit(".", 1)[0],
-        "kubernetes": record.kubernetes,
-        "pause": pinned().image("pause").name,
-        "authorized_key": _keys(record.folder)["authorized_key"],
-        "bare": record.options["bare"],
-    }
-    if not chosen.packaged:
-        from lab_utils.vagrant.payload import payload
-
-        cluster["payload"] = str(payload(folder, progress))
-    data = {**asdict(chosen), "workers": len(record.nodes) - 1, "provider": record.options["vm_provider"], "cluster": cluster}
-    (folder / "settings.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
 
 
 def _machines(record: ClusterRecord) -> Machines:

@@ -13,8 +13,9 @@ from lab_utils.embedded import kubeadm
 from lab_utils.errors import BadInput, HostLacks
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec
-from lab_utils.providers.vagrant import PROVIDER, check_box, check_room, plan, read_settings
+from lab_utils.providers.vagrant import PROVIDER
 from lab_utils.vagrant.machines import Machines
+from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings
 from lab_utils.vagrant.settings import Settings
 
 
@@ -22,7 +23,7 @@ from lab_utils.vagrant.settings import Settings
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LAB_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("LAB_VAGRANT_SETTINGS", raising=False)
-    monkeypatch.setattr("lab_utils.providers.vagrant.host_kubectl", lambda: "kubectl")
+    monkeypatch.setattr("lab_utils.vagrant.plan.host_kubectl", lambda: "kubectl")
     return tmp_path
 
 
