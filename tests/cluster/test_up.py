@@ -140,6 +140,8 @@ def test_crictl_shows_the_containers_of_the_control_plane(cluster: Cluster) -> N
 
 
 def test_a_nodes_root_is_its_own_and_the_hosts_sysctls_are_out_of_reach(cluster: Cluster) -> None:
+    if cluster.provider != "embedded":
+        pytest.skip("kind's containers are privileged and share these sysctls; a virtual machine has its own")
     said = cluster.node("w1").run("sysctl -w vm.overcommit_memory=1; sysctl -w kernel.panic=10; sysctl -w vm.swappiness=1")
     assert "vm.swappiness" not in said.stdout
     cluster.node("w1").run("touch /root/only-here", check=True)
