@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,7 @@ class Vagrant:
             raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
         made = _machines(record)
         stopped = [name for name, state in made.states().items() if state != "running"]
+        since = time.time()
         for name in stopped:
             with progress.step(f"Booting {name} ({made.provider})"):
                 made.up(name, progress, provision=False)
@@ -126,7 +128,7 @@ class Vagrant:
         record.but(options={**options, **added}).save()  # what was added once stays
         cluster = connect(record.name)
         if stopped and not options["bare"]:
-            Bootstrap(record, cluster.nodes, options["patience"], progress).wait()
+            Bootstrap(record, cluster.nodes, options["patience"], progress).wait(since)
         return self._with_addons(cluster, progress)
 
     def down(self, name: str, progress: Progress) -> None:
@@ -167,7 +169,7 @@ class Vagrant:
                         made.restore(node.name, progress)
                     work.set_clocks()
                 if not record.options["bare"]:
-                    work.wait()
+                    work.wait(time.time())
             else:
                 work.undo()
                 if not record.options["bare"]:

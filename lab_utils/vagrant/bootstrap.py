@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import ClusterRecord, Node
@@ -23,6 +25,7 @@ from lab_utils.run import Result
 # A machine of one's own choosing may be smaller than kubeadm likes; all else that its preflight looks at must hold on a real machine.
 IGNORED = "NumCPU,Mem"
 CONFIG = "/root/kubeadm.yaml"
+MONITOR_SECONDS = 6  # kube-controller-manager's --node-monitor-period is five
 
 
 @dataclass
@@ -103,23 +106,28 @@ class Bootstrap:
             reason = errors[0] if errors else (said.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise Unhealthy(f"kubeadm {verb} failed on node {node.name}: {reason}", f"Its whole output is in the file {log.name}")
 
-    def gate(self, *, since: float = 0.0) -> MachineGate:
-        names = [node.name for node in self.nodes]
+    def gate(self) -> MachineGate:
         return MachineGate(
-            Named(self.record.name, names),
+            Named(self.record.name, [node.name for node in self.nodes]),
             self.record.kubectl,
             self.record.kubeconfig,
             self.progress,
-            since=since,
-            restarted=frozenset(names) if since else frozenset(),
             factor=self.patience,
             reach={node.name: node for node in self.nodes},
         )
 
-    def wait(self, *, since: float = 0.0) -> None:
+    def wait(self, since: float) -> None:
+        """After machines came back: what etcd says of them may be of the life before, so every kubelet must have spoken `since`.
+
+        A kubelet renews its lease every ten seconds, and the controller that calls nodes Ready looks every five.
+        """
         with self.progress.step("Waiting until Pods reach each other on every node"):
-            gate = self.gate(since=since)
+            gate = self.gate()
             gate.api()
+            gate.until(
+                "a word of every kubelet", lambda: silent(gate.get("leases", "-n", "kube-node-lease")["items"], gate.state.nodes, since)
+            )
+            time.sleep(MONITOR_SECONDS)
             gate.everything()
 
     def set_clocks(self) -> None:
@@ -130,6 +138,13 @@ class Bootstrap:
         """What `kubeadm reset` leaves is the network of Pods: its links, its configuration and its rules."""
         with self.progress.step("kubeadm reset on every node"):
             each(self.nodes, lambda node: node.run(UNDO, timeout=300, check=True))
+
+
+def silent(leases: list[dict[str, Any]], nodes: list[str], since: float) -> str:
+    """Which nodes have not renewed their lease since then; "" when all have."""
+    renewed = {each["metadata"]["name"]: datetime.fromisoformat(each["spec"]["renewTime"]).timestamp() for each in leases}
+    late = [name for name in nodes if renewed.get(name, 0.0) < since]
+    return f"silent: {', '.join(late)}" if late else ""
 
 
 UNDO = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from lab_utils.errors import BadInput, HostLacks
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec
 from lab_utils.providers.vagrant import PROVIDER
+from lab_utils.vagrant.bootstrap import silent
 from lab_utils.vagrant.machines import Machines
 from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings
 from lab_utils.vagrant.settings import Settings
@@ -126,3 +128,13 @@ def test_down_works_where_the_record_cannot_be_read(own_state: Path) -> None:
     (folder / "cluster.json").write_text("{")
     PROVIDER.down("broken", Silent())
     assert not folder.exists()
+
+
+def test_a_node_counts_only_when_its_kubelet_has_spoken_since() -> None:
+    leases = [
+        {"metadata": {"name": "cp"}, "spec": {"renewTime": "2026-11-21T12:00:10.123456Z"}},
+        {"metadata": {"name": "w1"}, "spec": {"renewTime": "2026-11-21T11:00:00.000000Z"}},
+    ]
+    then = datetime(2026, 11, 21, 12, 0, tzinfo=UTC).timestamp()
+    assert silent(leases, ["cp"], then) == ""
+    assert silent(leases, ["cp", "w1", "w2"], then) == "silent: w1, w2"
