@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from lab_utils.trace import Trace
 
 Origin = Literal["external", "pod", "local"]
+LONGEST_LINE = 1 << 17
 
 snapshot_option = click.option(
     "--snapshot", "folder", default=None, metavar="DIR", help="A folder that `lab snapshot` made, instead of a running cluster."
@@ -87,32 +87,40 @@ def read_rules(file: str) -> Any:
     """iptables-save, or the JSON of nft: told apart by the first character."""
     where = "standard input" if file == "-" else file
     with opened(file) as stream:
-        first = stream.readline()
+        first = stream.readline(LONGEST_LINE)
         if first.lstrip()[:1] == b"{":
             from lab_utils.nft import parse as parse_nft
 
-            return parse_nft((first + stream.read()).decode("utf-8", errors="replace"))
-        from lab_utils.iptables import parse
+            rules: Any = parse_nft(first + stream.read())
+        else:
+            from lab_utils.iptables import parse
 
-        rules = parse(lines(first, stream))
+            rules = parse(lines(first, stream))
     if not rules.tables:
         raise BadInput(f"{where} holds no rules: it is not what iptables-save or `nft -j list ruleset` prints")
     return rules
 
 
-def lines(first: bytes, stream: BinaryIO) -> Iterator[str]:
-    for number, line in enumerate(chain([first], stream), 1):
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError:
-            raise BadInput(f"line {number}: this is not UTF-8 text", "Save the dump as UTF-8") from None
+def lines(first: bytes, stream: BinaryIO) -> Iterator[bytes]:
+    """Line by line, and of a line no more than any rule has: a file that is no text may be one line of gigabytes."""
+    yield first
+    while line := stream.readline(LONGEST_LINE):
+        yield line
 
 
 def read_sets(file: str) -> dict[str, list[str]]:
     from lab_utils.iptables import parse_sets
 
     with opened(file) as stream:
-        return parse_sets(lines(b"", stream))
+        return parse_sets(text_lines(stream))
+
+
+def text_lines(stream: BinaryIO) -> Iterator[str]:
+    for number, line in enumerate(lines(b"", stream)):
+        try:
+            yield line.decode()
+        except UnicodeDecodeError:
+            raise BadInput(f"line {number}: this is not UTF-8 text", "Save the sets as UTF-8") from None
 
 
 def address(text: str, what: str) -> str:

@@ -35,7 +35,7 @@ COMMANDS = {
 }
 
 
-def parse(text: str | bytes | Iterable[str]) -> Ruleset:
+def parse(text: str | bytes | Iterable[str | bytes]) -> Ruleset:
     """Read what iptables-save or ip6tables-save printed, or what iptables-restore would accept.
 
     A line that cannot be right raises `ParseError`, which names it.
@@ -51,7 +51,7 @@ def parse(text: str | bytes | Iterable[str]) -> Ruleset:
     return Ruleset(reader.done())
 
 
-def _lines(text: str | bytes | Iterable[str]) -> Iterable[str]:
+def _lines(text: str | bytes | Iterable[str | bytes]) -> Iterable[str]:
     if isinstance(text, (bytes, bytearray)):
         text = _decode(bytes(text))
     if isinstance(text, str):
@@ -61,7 +61,7 @@ def _lines(text: str | bytes | Iterable[str]) -> Iterable[str]:
     raise ParseError(f"a text or its lines are needed, not {type(text).__name__}")
 
 
-def _stream(lines: Iterable[str]) -> Iterator[str]:
+def _stream(lines: Iterable[str | bytes]) -> Iterator[str]:
     for number, line in enumerate(lines, 1):
         if isinstance(line, (bytes, bytearray)):
             line = _decode(bytes(line), number)
@@ -88,6 +88,8 @@ class _Reader:
         self.last = 0
 
     def line(self, line: str, number: int) -> None:
+        if len(line) > LONGEST:
+            raise ParseError(f"the line has {len(line):,} letters; no rule is that long", number)
         head = HEAD.match(line)
         if head is not None and (chain := self.chains.get(head[3])) is not None:
             body = line[head.end() :]
@@ -100,8 +102,6 @@ class _Reader:
         self._any(line, number)
 
     def _any(self, line: str, number: int) -> None:
-        if len(line) > LONGEST:
-            raise ParseError(f"the line has {len(line):,} letters; no rule is that long", number)
         if "\0" in line:
             raise ParseError("there is a zero byte, so this is not text", number)
         line = line.removesuffix("\r").strip(" \t")

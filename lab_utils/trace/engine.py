@@ -18,6 +18,9 @@ from lab_utils.trace.story import Step, Verdict
 DEEPEST = 150  # the kernel allows nft 16 jumps; a legacy dump may nest more
 MOST = 20_000  # packets at once
 WHAT_IFS = 64
+# Chains entered. Each may jump twice to the next, which doubles the way at every step; so from MANY on it is remembered
+# which chains leave a packet as it was, and they are not walked again for an equal packet.
+MANY, LONGEST = 1_000, 50_000
 
 
 class Doubt(NamedTuple):
@@ -62,6 +65,8 @@ class Engine:
         self.doubts: list[Doubt] = []
         self.steps: dict[tuple[object, ...], Step] = {}
         self.what_ifs = 0
+        self.entered = 0
+        self.idle: set[tuple[str, tuple[str, str], Flow]] = set()
         self.notes: list[str] = []
         self.hook = ""
 
@@ -135,10 +140,17 @@ class Engine:
             raise BadInput(f"the chains {' → '.join(circle)} of the table {chain.table} jump in a circle", "The kernel refuses such rules")
         if len(above) > DEEPEST:
             raise BadInput(f"chains jump more than {DEEPEST} deep, down to {chain.name}", "The kernel refuses such rules")
+        self.entered += 1
+        if self.entered > LONGEST:
+            raise BadInput(f"the way through these rules enters more than {LONGEST:,} chains", "Real rules enter a few hundred")
         above = (*above, me)
-        left: list[Walker] = []
         if not walkers:
-            return left
+            return []
+        key = (self.hook, me, walkers[0].flow) if self.entered > MANY and len(walkers) == 1 else None
+        if key in self.idle:
+            return walkers
+        left: list[Walker] = []
+        before, stops = walkers[0], len(stopped)
         places = self._places(chain, walkers)
         for place in places:
             onward: list[Walker] = []
@@ -156,7 +168,10 @@ class Engine:
             walkers = self._merge(onward) if moved else onward
             if not walkers:
                 break
-        return left + walkers
+        out = left + walkers
+        if key is not None and len(stopped) == stops and len(out) == 1 and out[0][:2] == before[:2] and out[0].choices == before.choices:
+            self.idle.add(key)
+        return out
 
     def _places(self, chain: ChainView, walkers: list[Walker]) -> Iterable[int]:
         """The rules to look at. Inside of a chain no rule changes the destination and goes on, so an index may be asked."""

@@ -32,6 +32,8 @@ class Step(NamedTuple):
 
     def __str__(self) -> str:
         share = "" if self.probability == 1 else f" [{self.probability}]"
+        if not self.rule:
+            return f"{self.hook}{share}: {self.why}"
         sign = "" if self.matched else "(no) "
         return f"{'  ' * self.depth}{self.table} {self.chain}{share}: {sign}{self.rule} — {self.why}"
 
