@@ -256,7 +256,8 @@ def manifest_text(manifest: str | Path | dict[str, Any] | Sequence[dict[str, Any
     if isinstance(manifest, str):
         return manifest
     objects = [manifest] if isinstance(manifest, dict) else list(manifest)
-    return "\n---\n".join(json.dumps(item) for item in objects)
+    # The leading line makes it YAML: a kubectl that takes it for JSON (1.32 does) stumbles over the second one.
+    return "".join(f"---\n{json.dumps(item)}\n" for item in objects)
 
 
 def connect(name: str | None = None) -> Cluster:

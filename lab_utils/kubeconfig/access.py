@@ -22,7 +22,7 @@ from lab_utils.run import Result
 NAMESPACE = "kubernetes-inside-out-nodes"
 OURS = "kubernetes-inside-out/made"  # the label of what this package makes beside labs
 SPARE = 20  # seconds for the API server beside the command's own time
-ENDED = re.compile(r"(?:^|\n)command terminated with exit code \d+\n?$")  # kubectl's own last line
+ENDED = re.compile(r"command terminated with exit code \d+\n?\Z")  # kubectl's own last words
 # The node's own nsenter, seen through its process 1: the image then needs nothing but a chroot.
 INTO = ["chroot", "/proc/1/root", "nsenter", "--target=1", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
 

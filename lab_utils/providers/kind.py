@@ -249,17 +249,17 @@ def _is_ours(name: str) -> bool:
 
 
 def host_kubectl(*, look_only: bool = False) -> str:
-    """One that is installed, or on Linux our own. Docker Desktop brings one along."""
+    """On Linux our own, in the version of the cluster; elsewhere one that is installed. Docker Desktop brings one along."""
+    if platform.system() == "Linux":
+        if look_only:
+            return ""
+        from lab_utils import artifacts
+        from lab_utils.progress import Silent
+
+        return str(artifacts.binary("kubectl", Silent()))
     if found := shutil.which("kubectl"):
         return found
-    if platform.system() != "Linux":
-        raise HostLacks("there is no `kubectl` command", "Install it: https://kubernetes.io/docs/tasks/tools/")
-    if look_only:
-        return ""
-    from lab_utils import artifacts
-    from lab_utils.progress import Silent
-
-    return str(artifacts.binary("kubectl", Silent()))
+    raise HostLacks("there is no `kubectl` command", "Install it: https://kubernetes.io/docs/tasks/tools/")
 
 
 def check_room(nodes: int, info: dict[str, Any]) -> None:
