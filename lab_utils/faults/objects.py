@@ -108,6 +108,13 @@ class ImageMissing(FieldFault):
         return f"{name}{slash}{tag.partition(':')[0].partition('@')[0]}:no-such-tag"
 
 
+class SetImageMissing(ImageMissing):
+    name = "set-image-missing"
+    about = "a StatefulSet asks for an image that nobody has: its update waits at the first Pod that it made anew"
+    heals = "never; and when the image is right again, that Pod has to be deleted"
+    kind = "statefulset"
+
+
 class NodeTainted(Fault):
     name = "node-tainted"
     about = "a node carries a taint that no Pod tolerates: nothing new is scheduled there"
@@ -171,4 +178,4 @@ class TokensExpired(Fault):
         return not any(lab.find("secret", secret["name"], "kube-system") for secret in plan["secrets"])
 
 
-FAULTS: list[Fault] = [SelectorWrong(), TargetPortWrong(), ProbeWrong(), ImageMissing(), NodeTainted(), TokensExpired()]
+FAULTS: list[Fault] = [SelectorWrong(), TargetPortWrong(), ProbeWrong(), ImageMissing(), SetImageMissing(), NodeTainted(), TokensExpired()]

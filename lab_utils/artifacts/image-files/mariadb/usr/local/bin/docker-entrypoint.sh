@@ -16,6 +16,7 @@ if [ "${1:-}" = mariadbd ] && [ ! -d "$data/mysql" ]; then
         --auth-root-authentication-method=normal >&2
     quote() { printf "%s" "$1" | sed "s/[\\\\']/\\\\&/g"; }
     {
+        echo "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';" # these have no password
         echo "FLUSH PRIVILEGES;"
         echo "ALTER USER root@localhost IDENTIFIED BY '$(quote "$MARIADB_ROOT_PASSWORD")';"
         echo "CREATE USER root@'%' IDENTIFIED BY '$(quote "$MARIADB_ROOT_PASSWORD")';"
