@@ -41,7 +41,7 @@ lab: setup
 
 test: setup
 	$(BIN)/lab prepare
-	LAB_TEST_PROVIDER=$(or $(PROVIDER),embedded) $(PYTEST)
+	LAB_TEST_PROVIDER=$(or $(PROVIDER),embedded) $(PYTEST) --durations=25
 
 check: setup
 	$(BIN)/ruff check
