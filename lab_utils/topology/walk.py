@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from lab_utils.errors import BadInput
 from lab_utils.links import FOUND, Device, Namespace
+from lab_utils.topology import ends
 from lab_utils.topology.hops import Flight, Hop, Path, Way, address_of, rules_of, split_address
-from lab_utils.topology.model import Topology, is_ip
+from lab_utils.topology.model import Topology
 
 if TYPE_CHECKING:
     from lab_utils.trace.flow import Origin
@@ -26,78 +27,16 @@ class Walker:
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
 
-    # -- from names to addresses -------------------------------------------------------------------------------------
-
     def path(self, a: str, b: str, port: int | None, protocol: str) -> Path:
-        start, source, label = self._source(a)
-        target, name, port = self._target(b, port, protocol, ip_address(source).version if source else 4)
+        start, source, label = ends.source(self.topology, a)
+        target, name, port = ends.target(self.topology, b, port, protocol, ip_address(source).version if source else 4)
         if not source:
-            source = self._own_address(start, target)
+            source = ends.own_address(self.topology, start, target)
         if ip_address(source).version != ip_address(target).version:
             raise BadInput(f"{label} has {source}, and {name} has {target}: IPv4 does not reach IPv6")
         flight = Flight(source, target, port, protocol)
         ways = tuple(self._way(done) for done in self._ip_layer(start, None, flight))
         return Path(label, name, ways)
-
-    def _source(self, a: str) -> tuple[Namespace, str, str]:
-        """The namespace that sends, its address (empty: the route decides), and its name for people."""
-        topology = self.topology
-        kind, _, rest = a.partition("/")
-        if a in topology.nodes or (kind == "node" and rest in topology.nodes):
-            node = topology.node(a if a in topology.nodes else rest)
-            return node.netns, "", node.name
-        if is_ip(a) and topology.pod_with_ip(a) is None:
-            found = topology.node_with_ip(a)
-            if found is None:
-                raise BadInput(f"{a} is neither a Pod's nor a node's address here", "Start from a Pod or a node")
-            return found.netns, a, found.name
-        pod = topology.pod(rest if kind == "pod" else a)
-        if pod.netns not in topology.namespaces:
-            raise BadInput(f"the network namespace of Pod {pod.key} was not read")
-        return topology.namespaces[pod.netns], pod.ip, pod.key
-
-    def _target(self, b: str, port: int | None, protocol: str, version: int) -> tuple[str, str, int | None]:
-        topology = self.topology
-        kind, _, rest = b.partition("/")
-        if b in topology.nodes or (kind == "node" and rest in topology.nodes):
-            node = topology.node(b if b in topology.nodes else rest)
-            return node.ip, node.name, port
-        if is_ip(b):
-            pod, service, machine = topology.pod_with_ip(b), topology.service_with_ip(b), topology.node_with_ip(b)
-            if service:
-                return b, f"Service {service.key}", self._service_port(service.key, port, protocol)
-            return b, pod.key if pod else machine.name if machine else b, port
-        pod_exists = b in topology.pods or any(item.name == b for item in topology.pods.values())
-        service_exists = b in topology.services or any(item.name == b for item in topology.services.values())
-        if kind in ("service", "svc") or (service_exists and not pod_exists and kind != "pod"):
-            found = topology.service(rest if kind in ("service", "svc") else b)
-            ip = next((ip for ip in found.ips if ip_address(ip).version == version), found.ip)
-            if not ip:
-                raise BadInput(f"Service {found.key} has no ClusterIP (it is headless): DNS gives its Pods' addresses instead")
-            return ip, f"Service {found.key}", self._service_port(found.key, port, protocol)
-        if service_exists and kind != "pod":
-            raise BadInput(f"{b!r} is a Pod and a Service", f"Say pod/{b} or service/{b}")
-        pod = topology.pod(rest if kind == "pod" else b)
-        ip = next((ip for ip in pod.ips if ip_address(ip).version == version), pod.ip)
-        if not ip:
-            raise BadInput(f"Pod {pod.key} has no IP address")
-        return ip, pod.key, port
-
-    def _service_port(self, key: str, port: int | None, protocol: str) -> int | None:
-        ports = self.topology.services[key].ports
-        fitting = [item.port for item in ports if item.protocol == protocol.lower()]
-        return port if port is not None or not fitting else fitting[0]
-
-    def _own_address(self, ns: Namespace, target: str) -> str:
-        """The address that the kernel puts into a packet of its own: the route's, or the first one of its device."""
-        if ns.owner(target):
-            return target
-        route = ns.route(target)
-        device = ns.device(route.device) if route else None
-        version = ip_address(target).version
-        fitting = [str(a.ip) for a in (device.usable_addresses if device else ()) if a.version == version]
-        node = self.topology.nodes.get(ns.name)
-        return (route.source if route else "") or (fitting[0] if fitting else "") or (node.ip if node else target)
 
     def _way(self, flight: Flight) -> Way:
         pod = self.topology.pod_with_ip(flight.dst)
@@ -200,7 +139,7 @@ class Walker:
             and len(ns.name.split("/")) == 1
             and flight.src not in ns.addresses
         ):
-            flight = replace(flight, src=route.source or self._own_address(ns, flight.dst))
+            flight = replace(flight, src=route.source or ends.own_address(self.topology, ns, flight.dst))
         next_ip = route.gateway or flight.dst
         if device.kind == "vxlan":
             return self._wrap(ns, device, next_ip, str(route), flight)
@@ -360,7 +299,14 @@ class Walker:
             self._hop("wrap", ns, device, f"wrapped by {device.name} ({device.kind}) into a packet to {next_ip}", f"route {route}")
         )
         outer = Flight(
-            self._own_address(ns, next_ip), next_ip, None, device.kind, flight.hops, flight.probability, inner=flight, tunnel=device.kind
+            ends.own_address(self.topology, ns, next_ip),
+            next_ip,
+            None,
+            device.kind,
+            flight.hops,
+            flight.probability,
+            inner=flight,
+            tunnel=device.kind,
         )
         return self._route(_without_device(ns, device.name), device, outer)
 
