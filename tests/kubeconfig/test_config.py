@@ -99,34 +99,20 @@ class TestUp:
 
     def test_a_program_for_tokens_that_fails(self, tmp_path: Path) -> None:
         plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "interactiveMode": "Never"}
-        with server(lambda path, body: (200, {})) as url:
-            said = up(tmp_path, "--kubeconfig", str(written(tmp_path / "k", url, exec=plugin)))
-        refused(said, tmp_path, "cannot be used", "Log in")
+        said = up(tmp_path, "--kubeconfig", str(written(tmp_path / "k", exec=plugin)))
+        refused(said, tmp_path, "the kubeconfig's program for tokens failed", "Log in with it, then try again")
 
     @pytest.mark.parametrize(
         ("code", "expected"), [(401, "it does not accept this user"), (403, "it does not let this user in"), (500, "cannot be used")]
     )
     def test_a_server_that_says_no(self, tmp_path: Path, code: int, expected: str) -> None:
-        def answer(path: str, body: Any) -> tuple[int, Any]:
+        def answer(path: str) -> tuple[int, Any]:
             reason = {401: "Unauthorized", 403: "Forbidden", 500: "InternalError"}[code]
             message = {401: "Unauthorized", 403: 'forbidden: User "u" cannot get path "/readyz"', 500: "broken"}[code]
             return code, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": message, "code": code}
 
         with server(answer) as url:
             refused(up(tmp_path, "--kubeconfig", str(written(tmp_path / "k", url, token="t"))), tmp_path, expected)
-
-    def test_a_user_who_may_not_do_what_labs_do(self, tmp_path: Path) -> None:
-        def answer(path: str, body: Any) -> tuple[int, Any]:
-            if path.startswith("/readyz"):
-                return 200, "ok"
-            if "selfsubjectaccessreviews" in path:
-                asked = body["spec"]["resourceAttributes"]
-                return 201, {**body, "status": {"allowed": asked["verb"] == "list"}}
-            return 404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404}
-
-        with server(answer) as url:
-            said = up(tmp_path, "--kubeconfig", str(written(tmp_path / "k", url, token="t")))
-        refused(said, tmp_path, "the user of context 'here' may not create namespaces", "cluster-admin")
 
 
 @pytest.mark.parametrize(
@@ -149,16 +135,13 @@ def server(answer: Any) -> Iterator[str]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            code, value = answer(self.path, json.loads(self.rfile.read(length)) if length else None)
-            data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+            code, value = answer(self.path)
+            data = json.dumps(value).encode()
             self.send_response(code)
-            self.send_header("Content-Type", "text/plain" if isinstance(value, str) else "application/json")
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
-
-        do_POST = do_GET
 
         def log_message(self, *words: Any) -> None:
             pass

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lab_utils.cluster import Cluster, cluster_dir, known_clusters
 from lab_utils.errors import BadInput, NoNodeAccess
@@ -96,6 +97,27 @@ def test_reset_and_down_remove_what_labs_made_and_nothing_else(cluster: Cluster,
         provider("kubeconfig").down(name, progress)  # once more does no harm
     finally:
         cluster.kubectl("delete", "namespace", "somebodys-own")
+
+
+def test_a_user_who_may_only_look_is_refused_with_what_is_missing(cluster: Cluster, name: str, progress: Progress, tmp_path: Path) -> None:
+    cluster.kubectl("create", "serviceaccount", name, "-n", "default")
+    cluster.kubectl("create", "clusterrolebinding", name, "--clusterrole=view", f"--serviceaccount=default:{name}")
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": name}}
+    cluster.apply({**role, "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]}]})
+    cluster.kubectl("create", "clusterrolebinding", f"{name}-nodes", f"--clusterrole={name}", f"--serviceaccount=default:{name}")
+    try:
+        token = cluster.kubectl("create", "token", name, "-n", "default").stdout.strip()
+        config = yaml.safe_load(cluster.kubeconfig.read_text())
+        config["users"][0]["user"] = {"token": token}
+        path = tmp_path / "kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        with pytest.raises(BadInput, match=r"may not create namespaces on https://.*cluster-admin"):
+            provider("kubeconfig").up(ClusterSpec(name, kubeconfig=str(path)), progress)
+        assert name not in known_clusters() and not cluster_dir(name).exists()
+    finally:
+        cluster.kubectl("delete", "clusterrolebinding", name, f"{name}-nodes")
+        cluster.kubectl("delete", "clusterrole", name)
+        cluster.kubectl("delete", "serviceaccount", name, "-n", "default")
 
 
 def test_a_cluster_that_went_away_can_still_be_forgotten(looking: Cluster, name: str, progress: Progress) -> None:
