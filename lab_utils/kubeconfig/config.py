@@ -63,8 +63,7 @@ def _named(data: dict[str, Any], key: str, inner: str, where: str) -> dict[str, 
 
 # What kubectl says → what it means, and the way out. The first that fits counts.
 REFUSALS = (
-    (("executable", "not found"), "the program that the kubeconfig asks for a token is not on this machine", "Install it"),
-    (("getting credentials",), "the kubeconfig's program for tokens failed", "Log in with it, then try again"),
+    (("getting credentials",), "the kubeconfig's program for tokens failed", "Log in with it (or install it), then try again"),
     (("unauthorized", "must be logged in", "asked for the client to provide credentials"), "it does not accept this user", "Log in anew"),
     (("enter username", "eof"), "the kubeconfig holds no credentials for it", "Log in anew"),
     (("forbidden",), "it does not let this user in", "Use a context with more rights"),

@@ -100,7 +100,7 @@ class TestUp:
     def test_a_program_for_tokens_that_fails(self, tmp_path: Path) -> None:
         plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "false", "interactiveMode": "Never"}
         said = up(tmp_path, "--kubeconfig", str(written(tmp_path / "k", exec=plugin)))
-        refused(said, tmp_path, "the kubeconfig's program for tokens failed", "Log in with it, then try again")
+        refused(said, tmp_path, "the kubeconfig's program for tokens failed", "Log in with it (or install it), then try again")
 
     @pytest.mark.parametrize(
         ("code", "expected"), [(401, "it does not accept this user"), (403, "it does not let this user in"), (500, "cannot be used")]
@@ -120,7 +120,7 @@ class TestUp:
     [
         ("error: tls: failed to verify certificate: x509: certificate signed by unknown authority", "its certificate is not the one"),
         ("Unable to connect to the server: dial tcp 10.0.0.1:6443: i/o timeout", "it does not answer"),
-        ("Unable to connect to the server: getting credentials: exec: executable aws not found", "is not on this machine"),
+        ("Unable to connect to the server: getting credentials: exec: executable aws not found", "program for tokens failed"),
         ("The connection to the server h:1 was refused - did you specify the right host or port?", "nothing listens there"),
         ("", "it said nothing"),
     ],
