@@ -25,6 +25,7 @@ PURE = (
     "artifacts/versions",
     "vagrant/settings",
     "vagrant/says",
+    "kind/settings",
 )
 RUNS_PROGRAMS = {
     "run.py",  # the wrapper

@@ -83,12 +83,13 @@ def create(record: ClusterRecord, progress: Progress) -> None:
     Path(record.kubeconfig).chmod(0o600)
 
 
-def end_creation(record: ClusterRecord) -> None:
-    """A `kind create` outlives a `lab` that was killed, and would go on to make containers while we remove them."""
+def end_creation(record: ClusterRecord) -> bool:
+    """A `kind create` outlives a `lab` that was killed, and would go on to make containers while we remove them. Was one cut short?"""
     try:
         pid = int((record.folder / PID).read_text())
     except (OSError, ValueError):
-        return
+        return False
+
     def at_work() -> bool:
         return f"create cluster --name {record.name} " in run(["ps", "-o", "args=", "-p", str(pid)], check=False).stdout
 
@@ -96,7 +97,7 @@ def end_creation(record: ClusterRecord) -> None:
         os.killpg(pid, signal.SIGKILL)
         while at_work():
             time.sleep(0.1)
-        time.sleep(1)  # what it asked of Docker last is still done
+    return True
 
 
 def _hint(said: Sequence[str]) -> str:

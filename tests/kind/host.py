@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from tests.cluster import leaks
@@ -36,8 +37,20 @@ def put_back(before: Look) -> None:
         (Path("/proc/sys") / name).write_text(value)
     for top in groups():
         if str(top) not in before["docker's control groups"]:
+            _remove(top)
+
+
+def _remove(top: Path) -> None:
+    """The kernel lets go of a group only when the last of its killed processes is gone."""
+    deadline = time.monotonic() + 20
+    while top.exists():
+        try:
             for folder, _, _ in os.walk(top, topdown=False):
                 Path(folder).rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                return  # the comparison tells
+            time.sleep(0.2)
 
 
 def groups() -> list[Path]:

@@ -283,7 +283,7 @@ class TestComingAndGoing:
             time.sleep(4)
             assert process.poll() is None, "it had already ended"
             process.send_signal(how)
-            code = process.wait(120)
+            code = process.wait(240)
         if how == signal.SIGINT:
             assert code == 130
             assert name not in known_clusters()
