@@ -46,15 +46,16 @@ class ContainerGate(Gate):
         return self.reach[node].run(words, timeout=60 * self.factor)
 
 
-def gate(record: ClusterRecord, nodes: Sequence[Node], progress: Progress, since: float = 0.0) -> ContainerGate:
-    names = [node.name for node in nodes]
+def gate(
+    record: ClusterRecord, nodes: Sequence[Node], progress: Progress, *, since: float = 0.0, restarted: Sequence[str] = ()
+) -> ContainerGate:
     return ContainerGate(
-        Names(record.name, names),
+        Names(record.name, [node.name for node in nodes]),
         record.kubectl,
         record.kubeconfig,
         progress,
         since=since,
-        restarted=frozenset(names) if since else frozenset(),
+        restarted=frozenset(restarted),
         reach={node.name: node for node in nodes},
     )
 

@@ -115,7 +115,8 @@ class Kind:
             record.save()
             nodes = [self.node(record, each) for each in record.nodes]
             bootstrap.name_nodes(nodes)
-            gate = bootstrap.gate(record, nodes, progress, since=since)
+            again = [node.name for node in record.nodes if node.access["container"] in stopped]
+            gate = bootstrap.gate(record, nodes, progress, since=since, restarted=again)
             with progress.step("Waiting until Pods reach each other on every node"):
                 gate.api()
                 gate.everything()
