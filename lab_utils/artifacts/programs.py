@@ -32,7 +32,7 @@ def ways() -> tuple[str, ...]:
 
 @cache
 def arch() -> str:
-    names = {"x86_64": "amd64", "aarch64": "arm64"}
+    names = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}  # the last is what macOS says; its containers are arm64 Linux
     machine = platform.machine()
     if machine not in names:
         raise HostLacks(f"this machine is {machine}", "Kubernetes nodes here are amd64 or arm64")

@@ -43,7 +43,10 @@ def needs() -> dict[str, Any]:
 
 
 def has() -> dict[str, Any]:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (ValueError, OSError):  # not every system tells
+        memory = 0
     return {"memory_mb": memory, "disk_mb": shutil.disk_usage(Path.home()).free // 2**20, "processors": os.cpu_count()}
 
 
