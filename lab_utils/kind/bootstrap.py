@@ -134,7 +134,7 @@ def _put_plugin(node: Node, name: str, path: Path) -> None:
 
 def name_nodes(nodes: Sequence[Node]) -> None:
     """The prompt, `hostname` and the journal say cp, w1, w2. Docker sets the container's own name again when it starts one."""
-    each(nodes, lambda node: node.run(["hostname", node.name], check=True))
+    each(nodes, lambda node: node.run(["sh", "-c", 'hostname "$0" && echo "$0" > /etc/hostname', node.name], check=True))
 
 
 def load_cached_images(record: ClusterRecord, node: Node, progress: Progress) -> None:
