@@ -111,7 +111,7 @@ def _(lab: CheckContext) -> None:
     lab.compare(right, seen, look="kubectl exec client -- dig +search +short web-1.web; dig SRV _http._tcp.web.lab-05.svc.cluster.local")
 
 
-@check("replaced", points=10, timeout=180)
+@check("replaced", points=12, timeout=180)
 def _(lab: CheckContext) -> None:
     said = lab.answered(dict.fromkeys(("name", "uid", "address", "claim", "file", "node"), bool))
 
@@ -154,7 +154,7 @@ def _(lab: CheckContext) -> None:
     lab.expect(lab.sighted("claims"), uids, look="The claims of the two others are those of the beginning")
 
 
-@check("canary", points=12)
+@check("canary", points=10)
 def _(lab: CheckContext) -> None:
     colour = lab.params["colour"]
 
@@ -197,8 +197,8 @@ def _(lab: CheckContext) -> None:
 
     def wrong() -> dict[str, Any]:
         addresses = {name: each["status"].get("podIP") for name, each in ready_pods(lab, "web").items()}
-        found = {name: dig(lab, f"{name}.web.{lab.namespace}.svc.cluster.local") for name in ("web-0", "web-1")}
-        return {name: said for name, said in found.items() if said != [addresses.get(name)]}
+        found = {name: dig(lab, f"{name}.web.{lab.namespace}.svc.cluster.local") for name in addresses}
+        return {name: said for name, said in found.items() if said != [addresses[name]]} or ({} if found else {"web": "no Pod is ready"})
 
     # CoreDNS may keep for up to 30 seconds that there is no such name.
     lab.eventually(lambda: not wrong(), timeout=45)
