@@ -40,3 +40,8 @@ def every(answers: Iterable[Answer]) -> Answer:
             open_question = open_question or each
             assume = assume and each.assume
     return YES if open_question is None else Answer(None, open_question.why, assume)
+
+
+def judged(match: Match, one: Callable[[Option], Answer]) -> Answer:
+    """All options of a match; nearly always it has one."""
+    return one(match.options[0]) if len(match.options) == 1 else every(map(one, match.options))

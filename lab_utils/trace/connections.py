@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from lab_utils.iptables.parts import Match, Option
 from lab_utils.iptables.values import Masked, show_address
-from lab_utils.trace.answers import YES, Answer, answer, every
+from lab_utils.trace.answers import NO, YES, Answer, answer, judged
 from lab_utils.trace.flow import Flow, Surroundings
 from lab_utils.trace.headers import port_answer
 from lab_utils.trace.sets import in_set
+
+DNAT_SNAT = frozenset({"DNAT", "SNAT"})
 
 
 def mark(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
@@ -17,16 +19,18 @@ def mark(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
         wanted: Masked = option.value
         return answer(have & wanted.mask == wanted.value, option, f"the mark is {have:#x}")
 
-    return every(map(one, match.options))
+    return judged(match, one)
 
 
 def conntrack(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
-    return every(_conntrack(option, flow) for option in match.options)
+    return judged(match, lambda option: _conntrack(option, flow, around.explain))
 
 
-def _conntrack(option: Option, flow: Flow) -> Answer:
+def _conntrack(option: Option, flow: Flow, explain: bool) -> Answer:
     name, value = option.name, option.value
     if name in ("--ctstate", "--state"):
+        if not explain and not value & DNAT_SNAT and (flow.state in value) == option.negated:
+            return NO  # by far the most frequent question, and nobody wants to hear more
         states = {flow.state} | ({"DNAT"} if flow.ct_dnat else set()) | ({"SNAT"} if flow.ct_snat else set())
         if not states & value and value & {"DNAT", "SNAT"} and flow.state in ("ESTABLISHED", "RELATED"):
             return answer(None, option, "whether the connection was rewritten at its start is not known")
@@ -90,4 +94,4 @@ def ipset(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
         held = in_set(option.value.name, option.value.sides, flow, around)
         return answer(held, option, f"the packet is {'' if held else 'not '}in the set {option.value.name}")
 
-    return every(map(one, match.options))
+    return judged(match, one)

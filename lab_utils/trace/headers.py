@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab_utils.iptables.parts import Match, Option
 from lab_utils.iptables.values import Range, show_address
-from lab_utils.trace.answers import NO, YES, Answer, answer, every
+from lab_utils.trace.answers import NO, YES, Answer, answer, judged
 from lab_utils.trace.flow import Flow, Surroundings
 
 
@@ -66,9 +66,7 @@ def port_answer(option: Option, port: int | None, what: str) -> Answer:
 
 
 def transport(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
-    if len(match.options) == 1:
-        return _transport(match.options[0], flow)
-    return every(_transport(option, flow) for option in match.options)
+    return judged(match, lambda option: _transport(option, flow))
 
 
 def _transport(option: Option, flow: Flow) -> Answer:
@@ -97,7 +95,7 @@ def multiport(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answ
 
     if flow.protocol not in (6, 17, 33, 132, 136):
         return Answer(False, "the protocol has no ports")
-    return every(map(one, match.options))
+    return judged(match, one)
 
 
 ICMP = {
@@ -152,7 +150,7 @@ def icmp(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
             return answer(None, option, "the ICMP code is not known" if code else f"the ICMP type {wanted} is not known here")
         return answer(number == asked, option, f"the ICMP type is {said}")
 
-    return every(map(one, match.options))
+    return judged(match, one)
 
 
 def addrtype(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
@@ -178,7 +176,7 @@ def addrtype(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answe
             return answer(None, option, f"what kind of address {shown} is depends on the routes")
         return answer(kind in option.value, option, f"{shown} is {kind}")
 
-    return every(map(one, match.options))
+    return judged(match, one)
 
 
 def address_kind(version: int, address: int, around: Surroundings) -> str:
@@ -196,7 +194,7 @@ def iprange(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer
         address = flow.src if option.name == "--src-range" else flow.dst
         return answer(option.value.holds(flow.version, address), option, f"the address is {show_address(flow.version, address)}")
 
-    return every(map(one, match.options))
+    return judged(match, one)
 
 
 def physdev(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer:
@@ -212,4 +210,4 @@ def physdev(match: Match, flow: Flow, hook: str, around: Surroundings) -> Answer
         port = came if option.name == "--physdev-in" else goes
         return answer(device_matches(option.value, port or ""), option, f"the bridge's port is {port or 'none'}")
 
-    return every(map(one, match.options))
+    return judged(match, one)
