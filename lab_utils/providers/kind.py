@@ -114,12 +114,12 @@ class Kind:
             record = _with_nodes(record)  # Docker may have given other addresses
             record.save()
             nodes = [self.node(record, each) for each in record.nodes]
-            bootstrap.name_nodes(nodes)
             again = [node.name for node in record.nodes if node.access["container"] in stopped]
             gate = bootstrap.gate(record, nodes, progress, since=since, restarted=again)
             with progress.step("Waiting until Pods reach each other on every node"):
                 gate.api()
                 gate.everything()
+            bootstrap.name_nodes(nodes)  # last: a container that starts takes the name that Docker gave it
         return _with_addons(connect(record.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:
