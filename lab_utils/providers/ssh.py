@@ -22,6 +22,8 @@ from lab_utils.run import Result
 if TYPE_CHECKING:
     import paramiko
 
+PIECE = 1 << 18
+
 
 class SshNode(Node):
     """`access` of the record holds: user, port, key (path), host_key ("ssh-ed25519 AAAA…").
@@ -136,8 +138,9 @@ def _drain(channel: paramiko.Channel, data: bytes | None, timeout: float) -> Res
 
 def _send(channel: paramiko.Channel, data: bytes | None) -> None:
     try:
-        if data:
-            channel.sendall(data)
+        # In pieces: sendall copies all that is left after each packet, which for an image archive takes minutes.
+        for start in range(0, len(data or b""), PIECE):
+            channel.sendall((data or b"")[start : start + PIECE])
         channel.shutdown_write()
     except OSError:
         pass  # the command ended without reading all of it; its exit code tells
