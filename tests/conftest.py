@@ -2,7 +2,7 @@
 
 `LAB_TEST_CLUSTER=NAME` uses a cluster that is there already (and leaves it): quicker while a test is written.
 `LAB_TEST_PROVIDER=NAME` (make test PROVIDER=NAME) makes it with another provider than the embedded one. With kubeconfig it is the
-cluster that LAB_TEST_KUBECONFIG, or kubectl's own configuration, names.
+cluster that KUBECONFIG names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PROVIDER = os.environ.get("LAB_TEST_PROVIDER", "embedded")
 def spec_for(name: str, workers: int = 2, provider_name: str = PROVIDER) -> ClusterSpec:
     """What to ask of the provider under test. Somebody's own cluster has the workers that it has, and lets us onto its nodes."""
     if provider_name == "kubeconfig":
-        return ClusterSpec(name, kubeconfig=os.environ.get("LAB_TEST_KUBECONFIG", ""), node_access="debug")
+        return ClusterSpec(name, node_access="debug")
     return ClusterSpec(name, workers=workers)
 
 

@@ -10,6 +10,7 @@ import re
 import shlex
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
 from lab_utils.errors import CommandFailed, NoNodeAccess, Unhealthy
 from lab_utils.providers.files import FilesByCommands
-from lab_utils.run import Result
+from lab_utils.run import Result, run
 
 NAMESPACE = "kubernetes-inside-out-nodes"
 OURS = "kubernetes-inside-out/made"  # the label of what this package makes beside labs
@@ -65,8 +66,7 @@ class DebugNode(FilesByCommands):
         limit = ["timeout", "--kill-after=2", f"{timeout:g}"]
         begun = monotonic()
         stream = ["--stdin"] if input is not None else []
-        data = input.decode(errors="surrogateescape") if isinstance(input, bytes) else input
-        said = self._exec(stream, [*INTO, *limit, *words], data, timeout)
+        said = run(self._exec(stream, [*INTO, *limit, *words]), input=input, check=False, timeout=timeout + SPARE)
         if said.code != 0:
             said = Result(said.stdout, ENDED.sub("", said.stderr), said.code)
         if said.code in (124, 137) and monotonic() - begun >= timeout:
@@ -76,10 +76,10 @@ class DebugNode(FilesByCommands):
             raise CommandFailed(["lab", "ssh", self.name, "--", line], said.code, said.stdout, said.stderr)
         return said
 
-    def _exec(self, stream: list[str], words: list[str], data: str | None, timeout: float) -> Result:
-        return self.cluster.kubectl(
-            *("exec", "--namespace", NAMESPACE, *stream, self.pod, "--", *words), input=data, check=False, timeout=timeout + SPARE
-        )
+    def _exec(self, streams: list[str], words: list[str]) -> list[str | Path]:
+        record = self.cluster.record
+        where = ["--kubeconfig", record.kubeconfig, "exec", "--namespace", NAMESPACE, *streams, self.pod]
+        return [record.kubectl, *where, "--", *words]
 
     def ensure(self) -> None:
         """Make the Pod, unless it is there; once per process it is looked for."""
@@ -101,22 +101,8 @@ class DebugNode(FilesByCommands):
     def enter(self, words: list[str], terminal: bool) -> list[str]:
         """The command line of a shell, or of one command, on the node."""
         self.ensure()
-        record = self.cluster.record
         inner = ["bash", "-c", *words] if len(words) == 1 else words or ["bash", "-l"]
-        streams = ["--stdin", *(["--tty"] if terminal else [])]
-        return [
-            record.kubectl,
-            "--kubeconfig",
-            record.kubeconfig,
-            "exec",
-            "--namespace",
-            NAMESPACE,
-            *streams,
-            self.pod,
-            "--",
-            *INTO,
-            *inner,
-        ]
+        return [str(word) for word in self._exec(["--stdin", *(["--tty"] if terminal else [])], [*INTO, *inner])]
 
 
 def manifest(node: str, pod: str) -> list[dict[str, Any]]:
