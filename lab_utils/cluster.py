@@ -101,6 +101,8 @@ def known_clusters() -> list[str]:
 class Node(ABC):
     """One machine of a cluster. Providers say how to reach it; what can be seen on it is the same everywhere."""
 
+    reachable = True  # False where the cluster is used through its API alone: every command then raises NoNodeAccess
+
     def __init__(self, record: NodeRecord) -> None:
         self.name = record.name
         self.ip = record.ip

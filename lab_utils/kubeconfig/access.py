@@ -31,6 +31,8 @@ INTO = ["chroot", "/proc/1/root", "nsenter", "--target=1", "--mount", "--uts", "
 class NoNode(Node):
     """A node that is seen through the API alone."""
 
+    reachable = False
+
     def __init__(self, cluster: ClusterRecord, record: NodeRecord) -> None:
         super().__init__(record)
         self.cluster = cluster.name

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from lab_utils.cluster import Cluster
-from lab_utils.errors import Unhealthy
+from lab_utils.errors import LabError, Unhealthy
 from lab_utils.kubeconfig.access import NAMESPACE, OURS
 from lab_utils.labs.workspace import LABEL
 
@@ -13,7 +14,10 @@ PATIENCE = 180  # seconds that a namespace may take to end
 
 
 def remove(cluster: Cluster) -> None:
-    """Namespaces and objects outside of namespaces that carry one of our labels, and wait until they are gone."""
+    """Namespaces and objects outside of namespaces that carry one of our labels, and wait until they are gone. What labs did to nodes
+    is undone first, while there is still a way to them."""
+    if cluster.record.options.get("node_access") == "debug":
+        undo_on_nodes(cluster)
     for label in (LABEL, OURS):
         kinds = cluster.kubectl("api-resources", "--namespaced=false", "--verbs=list,delete", "-o", "name").stdout.split()
         listed = ",".join(kind for kind in kinds if kind != "nodes")
@@ -26,6 +30,20 @@ def remove(cluster: Cluster) -> None:
         if time.monotonic() > deadline:
             raise Unhealthy(f"these namespaces do not end: {', '.join(left)}", f"See `kubectl describe namespace {left[0]}`")
         time.sleep(0.5)
+
+
+def undo_on_nodes(cluster: Cluster) -> None:
+    """Each lab that is prepared there knows how to clean up after itself. One that is not of this checkout leaves only its objects."""
+    from lab_utils.labs.catalog import find_lab
+    from lab_utils.labs.lifecycle import clean
+    from lab_utils.labs.store import Store, learner_id
+    from lab_utils.labs.workspace import Workspace
+
+    labs = {item["metadata"]["labels"][LABEL] for item in cluster.get("namespaces", "-l", LABEL)["items"]}
+    for name in sorted(labs):
+        with suppress(LabError):
+            files = find_lab(name)
+            clean(Workspace(files.spec, files.checks, cluster, learner_id(), Store.of_learner(files.name, cluster.name)))
 
 
 def ours(cluster: Cluster) -> list[str]:

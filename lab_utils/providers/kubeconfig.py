@@ -106,7 +106,7 @@ class Kubeconfig:
             record = load_record(name)
             try:
                 with progress.step(f"Removing what was made on {record.options['server']}"):
-                    objects.remove(Cluster(record, []))
+                    objects.remove(Cluster(record, [self.node(record, node) for node in record.nodes]))
             except LabError as error:
                 progress.note(f"the cluster was left as it is, for it does not answer: {error.what}")
             shutil.rmtree(record.folder, ignore_errors=True)
@@ -116,7 +116,7 @@ class Kubeconfig:
         with _locked(name, progress):
             _look(record)
             with progress.step(f"Removing what labs made on {record.options['server']}"):
-                objects.remove(Cluster(record, []))
+                objects.remove(Cluster(record, [self.node(record, node) for node in record.nodes]))
         return connect(name)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:

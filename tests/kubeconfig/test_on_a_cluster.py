@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab_utils.checks import run_checks
 from lab_utils.cluster import Cluster, cluster_dir, known_clusters
 from lab_utils.errors import BadInput, NoNodeAccess
 from lab_utils.kubeconfig.access import NAMESPACE
 from lab_utils.kubeconfig.objects import ours
 from lab_utils.labs.catalog import find_lab
-from lab_utils.labs.lifecycle import missing_needs
+from lab_utils.labs.context import CheckContext
+from lab_utils.labs.lifecycle import clean, missing_needs, prepare
+from lab_utils.labs.store import Store
 from lab_utils.labs.workspace import LABEL
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
@@ -97,6 +100,28 @@ def test_reset_and_down_remove_what_labs_made_and_nothing_else(cluster: Cluster,
         provider("kubeconfig").down(name, progress)  # once more does no harm
     finally:
         cluster.kubectl("delete", "namespace", "somebodys-own")
+
+
+def test_what_a_lab_did_to_nodes_is_undone_too(inside: Cluster, name: str, progress: Progress) -> None:
+    node = inside.nodes[-1]
+    inside.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab-08", "labels": {LABEL: "08-services"}}})
+    node.run("iptables -w -t mangle -A POSTROUTING -d 192.0.2.1 -m comment --comment 'lab-08: a rule of the lab' -j DROP", check=True)
+    inside = provider("kubeconfig").reset(name, progress)
+    assert ours(inside) == []
+    assert "lab-08" not in inside.nodes[-1].run("iptables-save -t mangle", check=True).stdout
+
+
+def test_without_access_a_lab_is_prepared_and_its_other_steps_can_be_checked(looking: Cluster, tmp_path: Path) -> None:
+    lab = find_lab("08")
+    context = CheckContext(lab.spec, lab.checks, looking, "somebody", Store(lab.name, tmp_path))
+    try:
+        assert prepare(context)
+        lost, kept = (run_checks(lab.checks, context, only=step)[0] for step in ("chains", "diagnose"))
+        assert (lost.status, lost.counts) == ("skipped", False)
+        assert kept.status == "failed", "it is checked: nothing was answered"
+    finally:
+        clean(context)
+    assert ours(looking) == []
 
 
 def test_a_user_who_may_only_look_is_refused_with_what_is_missing(cluster: Cluster, name: str, progress: Progress, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from lab_utils.checks import load_checks, run_checks
-from lab_utils.errors import NoNodeAccess
+from lab_utils.cluster import ClusterRecord, NodeRecord
+from lab_utils.kubeconfig.access import NoNode
 from lab_utils.labs.reach import steps_on_nodes
 
 CHECKS = """
@@ -59,16 +61,10 @@ def test_steps_that_reach_for_nodes_are_found_directly_through_functions_and_thr
 
 
 def test_a_check_that_finds_nodes_out_of_reach_is_skipped_aloud_and_costs_nothing(tmp_path: Path) -> None:
-    class OutOfReach:
-        results: dict[str, object] = {}  # noqa: RUF012
-        step, points = "", 0
-
-        def node(self, name: str) -> None:
-            raise NoNodeAccess("the nodes are out of reach")
-
+    node = NoNode(ClusterRecord("theirs", "kubeconfig", "up", "", []), NodeRecord("w1", "10.0.0.1", "worker"))
+    context = SimpleNamespace(results={}, step="", points=0, cluster=SimpleNamespace(nodes=[node]))
     path = tmp_path / "checks.py"
     path.write_text(CHECKS)
-    context = OutOfReach()
     first, child = (run_checks(load_checks(path), context, only=step)[0] for step in ("direct", "builds-on-one"))  # type: ignore[arg-type]
     assert (first.status, first.counts) == ("skipped", False)
     assert first.message == "this cluster lacks access to its nodes; the points do not count"
