@@ -8,6 +8,7 @@ cluster that KUBECONFIG names.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,11 @@ def spec_for(name: str, workers: int = 2, provider_name: str = PROVIDER) -> Clus
     if provider_name == "kubeconfig":
         return ClusterSpec(name, node_access="debug")
     return ClusterSpec(name, workers=workers)
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background ignores Ctrl-C, and so would every child of it that a test interrupts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Said:

@@ -110,8 +110,6 @@ def start_up(name: str) -> subprocess.Popen[Any]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        # What a shell starts in the background ignores Ctrl-C, and so would its children: ours is started as from a terminal.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
