@@ -32,7 +32,7 @@ packaged: true
 control_plane: {{cpus: 2, memory: 2560}}
 worker: {{cpus: 2, memory: 1536}}
 boot_timeout: 900
-patience: 6
+patience: 20
 """
 
 WEB = """
@@ -225,7 +225,7 @@ def refusals(learner: Learner, before: dict[str, set[str]]) -> str:
     refused("", "Vagrant is not installed", PATH=str(bare_path))
     refused("provider: virtualbox\n", "virtualbox", "not installed")
     refused("network: 10.0.0.0/24\n", "192.168.56.0/21")
-    refused("worker: {cpus: 2, memory: 900000}\n", "900000", "MB are free")
+    refused("worker: {cpus: 2, memory: 900000}\n", "1802560 MB", "MB are free")
     refused("boxen: {}\n", "boxen", "Did you mean boxes?")
     refused("box: kio/absent\n", "box", "vagrant box add")
     return "6 kinds"
