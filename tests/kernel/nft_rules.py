@@ -89,6 +89,9 @@ def rulesets(draw: Any, pool: Pool) -> str:
             choice = [each for each in choice if each not in ("reject", f"{vmap} @refused")]
         for _ in range(draw(st.integers(0, 4))):
             said = [draw(each) for each in draw(st.lists(st.sampled_from(conditions), max_size=2))]
-            lines.append("  " + " ".join([*said, draw(st.sampled_from(choice))]))
+            rule = " ".join([*said, draw(st.sampled_from(choice))])
+            if "tcp d" in rule:  # tcp dport, or dnat of tcp: nft refuses a rule that asks for two protocols
+                rule = rule.replace("meta l4proto udp", "ct state new")
+            lines.append(f"  {rule}")
         lines.append(" }")
     return "\n".join([*lines, "}"]) + "\n"
