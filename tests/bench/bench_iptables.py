@@ -13,24 +13,21 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from lab_utils.iptables import Ruleset, parse
 from lab_utils.run import run
 from lab_utils.trace import Packet, trace
 from tests.bench.big_cluster import address, dump
+from tests.bench.report import Row, table
 
 SERVICES = 5000
 CLUSTER = 10 << 24 | 96 << 16
 
 
-class Row(NamedTuple):
-    """One line of the table: times in milliseconds unless the name says otherwise; a ratio below 1 is faster than the reference."""
-
-    name: str
-    ours: float
-    reference: float
-    ratio: float
+def line(name: str, ours: float, reference: float, unit: str = "ms") -> Row:
+    """A ratio below 1 is faster, or smaller, than the reference."""
+    return Row(name, f"{ours:.4g} {unit}", f"{reference:.4g} {unit}", f"{ours / reference:.2f}")
 
 
 def best(work: Callable[[], Any], times: int = 3) -> float:
@@ -97,28 +94,20 @@ def rows(services: int = SERVICES) -> list[Row]:
     found = []
     for tool in ("iptables-nft-restore", "iptables-legacy-restore"):
         theirs = restore_test(text, tool)
-        found.append(Row(f"parse and index {len(ruleset):,} rules | {tool} --test", ours, theirs, ours / theirs))
+        found.append(line(f"parse and index {len(ruleset):,} rules | {tool} --test", ours, theirs))
     for warm in (False, True):
         taken = one_trace(ruleset, warm)
-        found.append(Row(f"one trace, {'again' if warm else 'first to its Service'} | goal", taken, 1.0, taken))
-    found.append(
-        Row("bytes of memory per rule | bytes of its text", used := bytes_per_rule(text), size := len(text) / len(ruleset), used / size)
-    )
+        found.append(line(f"one trace, {'again' if warm else 'first to its Service'} | goal", taken, 1.0))
+    found.append(line("memory per rule | its text", bytes_per_rule(text), len(text) / len(ruleset), "bytes"))
     curve = []
     for count in (services // 8, services // 4, services // 2, services):
         part = dump(count)
         curve.append((count, best(partial(read, part))))
     for count, taken in curve:
         linear = curve[0][1] * count / curve[0][0]
-        found.append(Row(f"parse and index {count:,} Services | linear from {curve[0][0]:,}", taken, linear, taken / linear))
+        found.append(line(f"parse and index {count:,} Services | linear from {curve[0][0]:,}", taken, linear))
     return found
 
 
-def main() -> None:
-    print(f"{'what | reference':<78}{'ours':>10}{'reference':>11}{'ratio':>8}")
-    for row in rows():
-        print(f"{row.name:<78}{row.ours:>10.2f}{row.reference:>11.2f}{row.ratio:>8.2f}")
-
-
 if __name__ == "__main__":
-    main()
+    print(table(rows()))
