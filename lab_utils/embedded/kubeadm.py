@@ -137,11 +137,24 @@ def ca_of(kubeconfig: str) -> str:
 def user_kubeconfig(admin: str, name: str) -> str:
     """kubeadm's admin.conf with the cluster's own name in it, so that several can be told apart."""
     data = yaml.safe_load(admin)
-    data["clusters"][0]["name"] = name
+    quoted = _Quoted(name)
+    data["clusters"][0]["name"] = quoted
     data["users"][0]["name"] = f"{name}-admin"
-    data["contexts"] = [{"name": name, "context": {"cluster": name, "user": f"{name}-admin"}}]
-    data["current-context"] = name
-    return yaml.safe_dump(data, sort_keys=False)
+    data["contexts"] = [{"name": quoted, "context": {"cluster": quoted, "user": f"{name}-admin"}}]
+    data["current-context"] = quoted
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False)
+
+
+class _Quoted(str):
+    """kubectl's YAML takes n, y, no, on and 12 for something else than names, and n and y are none of those to PyYAML."""
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(_Quoted, lambda dumper, name: dumper.represent_scalar("tag:yaml.org,2002:str", str(name), style='"'))
 
 
 def manifest(name: str, **values: str) -> str:

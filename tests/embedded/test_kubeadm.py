@@ -80,3 +80,11 @@ def test_a_users_kubeconfig_carries_the_clusters_name() -> None:
     config = yaml.safe_load(kubeadm.user_kubeconfig(admin, "team-2"))
     assert config["current-context"] == "team-2"
     assert config["contexts"][0]["context"] == {"cluster": "team-2", "user": "team-2-admin"}
+
+
+@pytest.mark.parametrize("name", ["n", "y", "no", "on", "12", "1e3", "team-2"])
+def test_a_cluster_may_be_called_what_other_readers_of_yaml_take_for_no_text(name: str) -> None:
+    admin = "clusters: [{name: kubernetes, cluster: {}}]\nusers: [{name: admin, user: {}}]\n"
+    text = kubeadm.user_kubeconfig(admin, name)
+    assert text.count(f'"{name}"') == 4
+    assert yaml.safe_load(text)["current-context"] == name
