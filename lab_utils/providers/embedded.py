@@ -14,6 +14,7 @@ from lab_utils.embedded.privileged import perform
 from lab_utils.errors import HostLacks, LabError
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+from lab_utils.providers.common import cluster_keys, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 
 NEEDED = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
@@ -54,7 +55,7 @@ class Embedded:
         check_room(spec.workers + 1)
         made = perform("prepare", {}, progress)
         folder = cluster_dir(spec.name)
-        keys = _keys(folder)
+        keys = cluster_keys(folder)
         before = load_record(spec.name).options if (folder / "cluster.json").exists() else {}  # what was added once stays
         record = ClusterRecord(
             name=spec.name,
@@ -81,7 +82,7 @@ class Embedded:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         _finish(record, answer, keys)
-        return self._with_addons(connect(spec.name), progress)
+        return with_addons(connect(spec.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:
         perform("down", {"name": name}, progress)
@@ -90,25 +91,11 @@ class Embedded:
     def reset(self, name: str, progress: Progress) -> Cluster:
         record = load_record(name)
         perform("reset", {"name": name, "kubectl": record.kubectl}, progress)
-        return self._with_addons(connect(name), progress)
-
-    def _with_addons(self, cluster: Cluster, progress: Progress) -> Cluster:
-        options = cluster.record.options
-        if options.get("metrics_server") or options.get("storage") or options.get("images"):
-            from lab_utils.addons import give
-
-            give(
-                cluster,
-                progress,
-                metrics=bool(options.get("metrics_server")),
-                storage=bool(options.get("storage")),
-                images=options.get("images", ()),
-            )
-        return cluster
+        return with_addons(connect(name), progress)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
         running = {node["name"]: node["running"] for node in perform("status", {"name": record.name}, Silent())["nodes"]}
-        ready = _ready_nodes(record) if any(running.values()) and not record.options.get("bare") else {}
+        ready = ready_nodes(record) if any(running.values()) and not record.options.get("bare") else {}
         return [
             NodeStatus(
                 node.name,
@@ -131,27 +118,6 @@ class Embedded:
         return SshNode(node)
 
 
-def _keys(folder: Path) -> dict[str, str]:
-    """An ssh key for the learner and one for the nodes, made once per cluster and kept in its folder."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in ("id_ed25519", "host_ed25519"):
-        file = folder / name
-        if not file.exists():
-            key = Ed25519PrivateKey.generate()
-            file.touch(mode=0o600)
-            file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
-            public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-            file.with_suffix(".pub").write_bytes(public + b"\n")
-    return {
-        "authorized_key": (folder / "id_ed25519.pub").read_text().strip(),
-        "host_key": (folder / "host_ed25519").read_text(),
-        "host_key_public": (folder / "host_ed25519.pub").read_text().strip(),
-    }
-
-
 def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str]) -> None:
     folder = record.folder
     config = Path(record.kubeconfig)
@@ -161,19 +127,6 @@ def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str])
     nodes = [NodeRecord(node["name"], node["ip"], node["role"], access) for node in answer["nodes"]]
     (folder / "known_hosts").write_text("".join(f"{node.ip} {keys['host_key_public']}\n" for node in nodes))
     record.but(nodes=nodes, state="up").save()
-
-
-def _ready_nodes(record: ClusterRecord) -> dict[str, bool]:
-    cluster = Cluster(record, [])
-    done = cluster.kubectl("get", "nodes", "-o", "json", "--request-timeout=5s", check=False, timeout=10)
-    if not done.ok:
-        return {}
-    import json
-
-    return {
-        item["metadata"]["name"]: any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
-        for item in json.loads(done.stdout)["items"]
-    }
 
 
 def check_room(nodes: int) -> None:

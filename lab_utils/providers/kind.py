@@ -7,8 +7,6 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from lab_utils.kind import bootstrap, docker, settings
 from lab_utils.kind.node import KindNode
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+from lab_utils.providers.common import locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 
 MEGABYTES_PER_NODE = 700
@@ -41,7 +40,7 @@ class Kind:
         info = docker.daemon()
         if spec.bare:
             raise BadInput("kind has no bare nodes: it makes a cluster of them at once", "Use --provider embedded or vagrant for --bare")
-        with _locked(spec.name, progress):
+        with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
             if known and known.state == "up":
                 return self._started(known, spec, progress)
@@ -81,7 +80,7 @@ class Kind:
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
         record.but(state="up", kubernetes=version).save()
-        return _with_addons(connect(record.name), progress)
+        return with_addons(connect(record.name), progress)
 
     def _pull(self, image: str, progress: Progress) -> None:
         """kind would pull it itself, without a word about how long that takes."""
@@ -120,11 +119,11 @@ class Kind:
                 gate.api()
                 gate.everything()
             bootstrap.name_nodes(nodes)  # last: a container that starts takes the name that Docker gave it
-        return _with_addons(connect(record.name), progress)
+        return with_addons(connect(record.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:
         """Only what carries our record: a kind cluster of the same name may be somebody's own."""
-        with _locked(name, progress):
+        with locked(name, progress):
             if not (cluster_dir(name) / CONFIG).exists() and not _is_ours(name):
                 return
             try:
@@ -151,7 +150,7 @@ class Kind:
     def reset(self, name: str, progress: Progress) -> Cluster:
         """Deleted and made anew: containers have no snapshots that hold /var, which is where all of Kubernetes' state is."""
         record = load_record(name)
-        with _locked(name, progress):
+        with locked(name, progress):
             if record.state != "up":
                 mend = f"Run `lab up --name {name}`"
                 raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", mend)
@@ -161,12 +160,10 @@ class Kind:
             return self._made(record.but(state="creating", nodes=[]), progress)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
-        from lab_utils.providers.embedded import _ready_nodes
-
         names = {node.name: settings.container_of(record.name, node.name) for node in record.nodes}
         found = docker.containers(list(names.values())) if names and shutil.which("docker") else {}
         running = {node: name in found and found[name].running for node, name in names.items()}
-        ready = _ready_nodes(record) if any(running.values()) else {}
+        ready = ready_nodes(record) if any(running.values()) else {}
         return [
             NodeStatus(
                 node.name,
@@ -230,21 +227,6 @@ def _with_nodes(record: ClusterRecord) -> ClusterRecord:
     return record.but(nodes=nodes)
 
 
-def _with_addons(cluster: Cluster, progress: Progress) -> Cluster:
-    options = cluster.record.options
-    if options.get("metrics_server") or options.get("storage") or options.get("images"):
-        from lab_utils.addons import give
-
-        give(
-            cluster,
-            progress,
-            metrics=bool(options.get("metrics_server")),
-            storage=bool(options.get("storage")),
-            images=options.get("images", ()),
-        )
-    return cluster
-
-
 def _is_ours(name: str) -> bool:
     try:
         return name in known_clusters() and load_record(name).provider == Kind.name
@@ -287,15 +269,6 @@ def _keep_logs(record: ClusterRecord) -> Path:
     except LabError:
         pass
     return target
-
-
-@contextmanager
-def _locked(name: str, progress: Progress) -> Iterator[None]:
-    """One command at a time per cluster."""
-    from lab_utils.artifacts import store
-
-    with store.locked(cluster_dir(f".{name}"), progress):
-        yield
 
 
 PROVIDER = Kind()

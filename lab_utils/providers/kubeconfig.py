@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from lab_utils.errors import BadInput, HostLacks, LabError, Unhealthy
 from lab_utils.kubeconfig import access, config, objects
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+from lab_utils.providers.common import locked
 from lab_utils.providers.kind import host_kubectl
 from lab_utils.providers.ssh import SshNode
 
@@ -41,7 +40,7 @@ class Kubeconfig:
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         if spec.bare:
             raise BadInput("a cluster that is there already has no bare nodes", "Use --provider embedded or vagrant for --bare")
-        with _locked(spec.name, progress):
+        with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
             if known and not spec.kubeconfig and not spec.context:
                 record = known.but(options={**known.options, "node_access": spec.node_access or known.options["node_access"]})
@@ -100,7 +99,7 @@ class Kubeconfig:
         return record.but(kubernetes=version)
 
     def down(self, name: str, progress: Progress) -> None:
-        with _locked(name, progress):
+        with locked(name, progress):
             if name not in known_clusters() or load_record(name).provider != self.name:
                 return
             record = load_record(name)
@@ -113,7 +112,7 @@ class Kubeconfig:
 
     def reset(self, name: str, progress: Progress) -> Cluster:
         record = load_record(name)
-        with _locked(name, progress):
+        with locked(name, progress):
             _look(record)
             with progress.step(f"Removing what labs made on {record.options['server']}"):
                 objects.remove(Cluster(record, [self.node(record, node) for node in record.nodes]))
@@ -204,15 +203,6 @@ def _ip(item: dict[str, Any]) -> str:
 
 def _ready(item: dict[str, Any]) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
-
-
-@contextmanager
-def _locked(name: str, progress: Progress) -> Iterator[None]:
-    """One command at a time per cluster."""
-    from lab_utils.artifacts import store
-
-    with store.locked(cluster_dir(f".{name}"), progress):
-        yield
 
 
 PROVIDER = Kubeconfig()

@@ -12,11 +12,11 @@ import shlex
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab_utils.cluster import Node, NodeRecord
+from lab_utils.cluster import NodeRecord
 from lab_utils.errors import CommandFailed, Unhealthy
+from lab_utils.providers.files import FilesByCommands
 from lab_utils.run import Result
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PIECE = 1 << 18
 
 
-class SshNode(Node):
+class SshNode(FilesByCommands):
     """`access` of the record holds: user, port, key (path), host_key ("ssh-ed25519 AAAA…").
 
     `patience` there says how many times longer than elsewhere to wait for anything on this node: its processor may be emulated.
@@ -51,17 +51,6 @@ class SshNode(Node):
         if check and not result.ok:
             raise CommandFailed(["lab", "ssh", self.name, "--", line], result.code, result.stdout, result.stderr)
         return result
-
-    def put(self, source: Path | bytes, target: str, mode: int = 0o644) -> None:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        place, draft = shlex.quote(target), shlex.quote(f"{target}.lab-new")
-        # Through a draft and a rename, so that a broken connection never leaves half a file.
-        script = f'mkdir -p "$(dirname {place})" && cat > {draft} && chmod {mode:o} {draft} && mv -f {draft} {place}'
-        self.run(script, input=data, timeout=600, check=True)
-
-    def get(self, source: str) -> bytes:
-        # base64, because a Result holds text.
-        return base64.b64decode(self.run(["base64", "--", source], timeout=600, check=True).stdout)
 
     def close(self) -> None:
         with self._lock:

@@ -9,8 +9,6 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -19,6 +17,7 @@ from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_
 from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+from lab_utils.providers.common import locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 from lab_utils.vagrant import hypervisors, leftovers, machines, settings
 from lab_utils.vagrant.bootstrap import Bootstrap, each
@@ -44,7 +43,7 @@ class Vagrant:
 
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         machines.need_vagrant()
-        with _locked(spec.name, progress):
+        with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
             if known and known.state == "up":
                 return self._started(known, spec, progress)
@@ -80,7 +79,7 @@ class Vagrant:
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
         record.but(state="up").save()
-        return self._with_addons(connect(spec.name), progress)
+        return with_addons(connect(spec.name), progress)
 
     def _boot(self, record: ClusterRecord, made: Machines, progress: Progress) -> ClusterRecord:
         ready = []
@@ -129,10 +128,10 @@ class Vagrant:
         cluster = connect(record.name)
         if stopped and not options["bare"]:
             Bootstrap(record, cluster.nodes, options["patience"], progress).wait(since)
-        return self._with_addons(cluster, progress)
+        return with_addons(cluster, progress)
 
     def down(self, name: str, progress: Progress) -> None:
-        with _locked(name, progress):
+        with locked(name, progress):
             record = _ours(name)
             if record:
                 with progress.step(f"Removing cluster {name}"):
@@ -155,7 +154,7 @@ class Vagrant:
 
     def reset(self, name: str, progress: Progress) -> Cluster:
         record = load_record(name)
-        with _locked(name, progress):
+        with locked(name, progress):
             if record.state != "up":
                 raise NoSuchCluster(
                     f"cluster {name!r} was never finished, so there is nothing to go back to", f"Run `lab up --name {name}`"
@@ -174,25 +173,14 @@ class Vagrant:
                 work.undo()
                 if not record.options["bare"]:
                     work.init()
-        return self._with_addons(connect(name), progress)
-
-    def _with_addons(self, cluster: Cluster, progress: Progress) -> Cluster:
-        options = cluster.record.options
-        if options.get("metrics_server") or options.get("storage") or options.get("images"):
-            from lab_utils.addons import give
-
-            metrics, storage = bool(options.get("metrics_server")), bool(options.get("storage"))
-            give(cluster, progress, metrics=metrics, storage=storage, images=options.get("images", ()))
-        return cluster
+        return with_addons(connect(name), progress)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
         states = _machines(record).states() if shutil.which("vagrant") else {}
         running = {name: state == "running" for name, state in states.items()}
         ready: dict[str, bool] = {}
         if any(running.values()) and not record.options.get("bare") and record.state == "up":
-            from lab_utils.providers.embedded import _ready_nodes
-
-            ready = _ready_nodes(record)
+            ready = ready_nodes(record)
         return [
             NodeStatus(
                 node.name,
@@ -266,15 +254,6 @@ def _keep_logs(record: ClusterRecord) -> Path:
             except (LabError, OSError):
                 continue
     return target
-
-
-@contextmanager
-def _locked(name: str, progress: Progress) -> Iterator[None]:
-    """One command at a time per cluster."""
-    from lab_utils.artifacts import store
-
-    with store.locked(cluster_dir(f".{name}"), progress):
-        yield
 
 
 PROVIDER = Vagrant()

@@ -128,7 +128,7 @@ def available_megabytes() -> int | None:
 def write_settings(record: ClusterRecord, chosen: Settings, progress: Progress) -> None:
     """settings.yaml as decided, for the Vagrantfile; and what it sends to machines that are not packaged."""
     from lab_utils.artifacts.versions import pinned
-    from lab_utils.providers.embedded import _keys
+    from lab_utils.providers.common import cluster_keys
 
     folder = record.folder / "vagrant"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -137,7 +137,7 @@ def write_settings(record: ClusterRecord, chosen: Settings, progress: Progress) 
         "network": record.options["network"].rsplit(".", 1)[0],
         "kubernetes": record.kubernetes,
         "pause": pinned().image("pause").name,
-        "authorized_key": _keys(record.folder)["authorized_key"],
+        "authorized_key": cluster_keys(record.folder)["authorized_key"],
         "bare": record.options["bare"],
     }
     if not chosen.packaged:

@@ -1,0 +1,64 @@
+"""What several providers do in the same way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab_utils.cluster import Cluster, ClusterRecord, cluster_dir
+from lab_utils.progress import Progress
+
+
+@contextmanager
+def locked(name: str, progress: Progress) -> Iterator[None]:
+    """One command at a time per cluster."""
+    from lab_utils.artifacts import store
+
+    with store.locked(cluster_dir(f".{name}"), progress):
+        yield
+
+
+def with_addons(cluster: Cluster, progress: Progress) -> Cluster:
+    """The same cluster, with all that its record says it was given."""
+    options = cluster.record.options
+    if options.get("metrics_server") or options.get("storage") or options.get("images"):
+        from lab_utils.addons import give
+
+        metrics, storage = bool(options.get("metrics_server")), bool(options.get("storage"))
+        give(cluster, progress, metrics=metrics, storage=storage, images=options.get("images", ()))
+    return cluster
+
+
+def ready_nodes(record: ClusterRecord) -> dict[str, bool]:
+    """What Kubernetes says of each node; nothing when it does not answer."""
+    cluster = Cluster(record, [])
+    done = cluster.kubectl("get", "nodes", "-o", "json", "--request-timeout=5s", check=False, timeout=10)
+    if not done.ok:
+        return {}
+    return {
+        item["metadata"]["name"]: any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
+        for item in json.loads(done.stdout)["items"]
+    }
+
+
+def cluster_keys(folder: Path) -> dict[str, str]:
+    """An ssh key for the learner and one for the nodes, made once per cluster and kept in its folder."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("id_ed25519", "host_ed25519"):
+        file = folder / name
+        if not file.exists():
+            key = Ed25519PrivateKey.generate()
+            file.touch(mode=0o600)
+            file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+            public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            file.with_suffix(".pub").write_bytes(public + b"\n")
+    return {
+        "authorized_key": (folder / "id_ed25519.pub").read_text().strip(),
+        "host_key": (folder / "host_ed25519").read_text(),
+        "host_key_public": (folder / "host_ed25519.pub").read_text().strip(),
+    }
