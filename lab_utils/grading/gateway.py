@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import paramiko
 
 SECONDS = 600  # for one command
-INPUT = 64 << 20
+INPUT = 16 << 20
+AT_ONCE = 10  # commands, as sshd's MaxSessions has it: their input is held in the grader's memory
+CONNECTIONS = 20
 OUTPUT = 32 << 20  # of each stream: more is cut off on the node, before it comes into the grader's memory
 
 # Both streams through head, the code kept: $1 is the command, $2 the limit.
@@ -41,6 +43,7 @@ class Gateway:
         self.forced = forced
         self.key = paramiko.Ed25519Key(file_obj=io.StringIO(_host_key()))
         self.transports: list[paramiko.Transport] = []
+        self.places = threading.BoundedSemaphore(AT_ONCE)
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listening.getsockname()[1])
         threading.Thread(target=self._accept, name=f"gateway-{node.name}", daemon=True).start()
@@ -65,10 +68,14 @@ class Gateway:
             except OSError:
                 return  # closed
             with suppress(OSError, EOFError, paramiko.SSHException):
+                self.transports = [one for one in self.transports if one.is_active()]
+                if len(self.transports) >= CONNECTIONS:
+                    connection.close()
+                    continue
                 transport = paramiko.Transport(connection)
                 transport.daemon = True
                 transport.add_server_key(self.key)
-                self.transports = [one for one in self.transports if one.is_active()] + [transport]
+                self.transports.append(transport)
                 transport.start_server(server=_rules(self), event=threading.Event())
 
     def run(self, channel: paramiko.Channel, line: str) -> None:
@@ -90,11 +97,12 @@ class Gateway:
         except OSError:
             pass  # whoever asked has gone
         finally:
+            self.places.release()
             channel.close()
 
 
 def _rules(gateway: Gateway) -> paramiko.ServerInterface:
-    """One key, sessions with one command, and no forwarding, terminals, agents or subsystems: paramiko refuses what is not allowed here."""
+    """One key, sessions with one command, few at once. No forwarding, terminals, agents, subsystems: paramiko refuses what is not allowed here."""
     import paramiko
     from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_SUCCEEDED
 
@@ -109,6 +117,8 @@ def _rules(gateway: Gateway) -> paramiko.ServerInterface:
             return OPEN_SUCCEEDED if kind == "session" else OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
         def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+            if not gateway.places.acquire(blocking=False):
+                return False
             line = command.decode(errors="replace")
             threading.Thread(target=gateway.run, args=(channel, line), daemon=True).start()
             return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -124,3 +125,27 @@ def test_a_node_that_does_not_run_is_said_to_be_so(opened: Gateway, node: Here, 
     node.broken = True
     said = through(opened, private[0]).run("true")
     assert (said.code, said.stderr) == (255, "the container does not run\n")
+
+
+def test_few_commands_and_connections_at_once_so_that_none_fills_the_graders_memory(opened: Gateway, private: tuple[Path, str]) -> None:
+    client = paramiko.Transport(("127.0.0.1", opened.port))
+    silent = []
+    try:
+        client.connect(username="root", pkey=paramiko.Ed25519Key(file_obj=io.StringIO(private[0].read_text())))
+        waiting = [client.open_session() for _ in range(gateway.AT_ONCE)]
+        for channel in waiting:
+            channel.exec_command("cat")
+        with pytest.raises(paramiko.SSHException):
+            client.open_session().exec_command("echo one too many")
+        waiting[0].shutdown_write()
+        assert waiting[0].recv_exit_status() == 0
+        again = client.open_session()
+        again.exec_command("echo there is a place again")
+        again.shutdown_write()
+        assert again.recv(100) == b"there is a place again\n"
+        silent = [socket.create_connection(("127.0.0.1", opened.port)) for _ in range(gateway.CONNECTIONS + 5)]
+        assert [one.recv(3) for one in silent].count(b"") >= 5  # those beyond the limit are closed without a greeting
+    finally:
+        for one in silent:
+            one.close()
+        client.close()
