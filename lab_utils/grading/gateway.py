@@ -102,7 +102,7 @@ class Gateway:
 
 
 def _rules(gateway: Gateway) -> paramiko.ServerInterface:
-    """One key; sessions with one command, few at once. No forwarding, terminals, agents, subsystems: paramiko refuses what is not allowed."""
+    """One key; sessions with one command, few at once. No forwarding, terminals, agents, subsystems: paramiko refuses unless allowed."""
     import paramiko
     from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED, OPEN_SUCCEEDED
 

@@ -18,6 +18,7 @@ import click
 
 from lab_utils.cli.console import Console
 from lab_utils.errors import HostLacks, LabError
+from tests.proof import Verdict
 from tests.v2 import guest, machine
 
 SPACE = 16  # GB, in the folder for temporary files
@@ -68,23 +69,6 @@ def prove(folder: Path, accelerator: str, bare: bool) -> int:
         click.echo(f"FAIL  the machine {took}; the end of its console is above")
     click.echo(f"{verdict.passed} passed, {verdict.failed} failed")
     return 0 if verdict.finished and not verdict.failed else 1
-
-
-class Verdict:
-    """What the machine says, line by line: shown as it comes, and counted."""
-
-    def __init__(self) -> None:
-        self.passed = self.failed = 0
-        self.finished = False
-
-    def line(self, line: str) -> None:
-        line = line.rstrip("\r")
-        self.passed += line.startswith("ok ")
-        self.failed += line.startswith("FAIL ")
-        if line == "END":
-            self.finished = True
-        else:
-            click.echo(line)
 
 
 if __name__ == "__main__":

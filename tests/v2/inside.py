@@ -12,77 +12,18 @@ import shlex
 import subprocess
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.leaks import difference, look
+from tests.proof import START, WEB, Said, prove, say, sh, talk
 from tests.v2.guest import CHECKOUTS, TIMES
-
-START = time.monotonic()
 
 # Everything takes several times as long in an emulated machine. Nothing may be downloaded or built: the caches hold it all.
 SETTINGS = {"LAB_PATIENCE": "20", "LAB_SOURCES": "cache", "TERM": "dumb"}
 
-WEB = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: web
-        image: registry.k8s.io/e2e-test-images/agnhost:2.63.0
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}}
-        resources: {limits: {memory: 64Mi}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"""
-
-
 # Said on the kernel's command line by machine.py.
 BARE = "lab.bare" in Path("/proc/cmdline").read_text().split()
-
-
-class Said(Exception):
-    """What was seen instead of what was expected."""
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def prove(what: str, holds: Callable[[], object]) -> bool:
-    """One line of the report. `holds` raises, or returns a remark for the line."""
-    try:
-        remark = holds()
-    except Said as problem:
-        say(f"FAIL {what}")
-        for line in str(problem).splitlines()[-25:]:
-            say(f"       {line}")
-        return False
-    except Exception:
-        say(f"FAIL {what}")
-        for line in traceback.format_exc().splitlines()[-12:]:
-            say(f"       {line}")
-        return False
-    say(f"ok   {what}{f': {remark}' if remark else ''}")
-    return True
-
-
-def sh(*words: str, timeout: float = 300) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
-    if done.returncode != 0:
-        raise Said(f"{' '.join(words)} ended with code {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
-    return done.stdout
 
 
 class Person:
@@ -101,16 +42,7 @@ class Person:
         process = subprocess.Popen(
             [*session, f"{self.checkout}/.venv/bin/lab", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        if loud:
-            assert process.stderr
-            said = []
-            for line in process.stderr:
-                said.append(line)
-                say(f"     {time.monotonic() - START:5.0f} s | {line.rstrip()}")
-            output, errors = process.communicate(timeout=60)
-            errors = "".join(said) + errors
-        else:
-            output, errors = process.communicate(timeout=60 * minutes)
+        output, errors = talk(process, loud=loud, seconds=60 * minutes)
         if process.returncode != 0:
             raise Said(f"lab {' '.join(words)} ended with code {process.returncode}\n{output[-1500:]}{errors[-1500:]}")
         return output

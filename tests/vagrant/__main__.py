@@ -21,7 +21,7 @@ import click
 from lab_utils.cli.console import Console
 from lab_utils.errors import HostLacks, LabError
 from lab_utils.run import run
-from tests.v2.__main__ import Verdict
+from tests.proof import Verdict
 from tests.vagrant import box, world
 
 SPACE = 20  # GB, in the folder for temporary files
@@ -105,7 +105,7 @@ def follow(folder: Path, verdict: Verdict) -> int:
         process.stdin.write(world.QEMU_CONF)
         process.stdin.close()
         for line in process.stdout:
-            verdict.line(line.rstrip("\n"))
+            verdict.line(line)
         return process.wait(timeout=60)
     except BaseException:
         process.kill()

@@ -14,13 +14,12 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.proof import START, WEB, Said, prove, say, sh, talk
 from tests.vagrant import world
 
-START = time.monotonic()
 LAB = [sys.executable, "-m", "lab_utils"]
 NAME = "lab"
 NODES = ["cp", "w1", "w2"]  # lab 08 asks for two workers
@@ -34,61 +33,6 @@ worker: {{cpus: 2, memory: 1536}}
 boot_timeout: 900
 patience: 20
 """
-
-WEB = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata: {name: web}
-spec:
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      tolerations: [{operator: Exists}]
-      containers:
-      - name: web
-        image: registry.k8s.io/e2e-test-images/agnhost:2.63.0
-        args: [netexec, --http-port=8080]
-        readinessProbe: {httpGet: {path: /healthz, port: 8080}, timeoutSeconds: 10}
----
-apiVersion: v1
-kind: Service
-metadata: {name: web}
-spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
-"""
-
-
-class Said(Exception):
-    """What was seen instead of what was expected."""
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
-
-
-def prove(what: str, holds: Callable[[], object]) -> bool:
-    """One line of the report. `holds` raises, or returns a remark for the line."""
-    started = time.monotonic()
-    try:
-        remark = holds()
-    except Said as problem:
-        said = str(problem).splitlines()[-25:]
-    except Exception:
-        said = traceback.format_exc().splitlines()[-12:]
-    else:
-        say(f"ok   {what}{f': {remark}' if remark else ''} ({time.monotonic() - started:.0f} s)")
-        return True
-    say(f"FAIL {what}")
-    for line in said:
-        say(f"       {line}")
-    return False
-
-
-def sh(*words: str, check: bool = True) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=600)
-    if check and done.returncode != 0:
-        raise Said(f"{' '.join(words)} ended with code {done.returncode}\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
-    return done.stdout
 
 
 def virsh(*words: str) -> set[str]:
@@ -108,14 +52,7 @@ class Learner:
     def lab(self, *words: str, code: int = 0, loud: bool = False, minutes: float = 40) -> str:
         """`lab …`; `loud` shows what it says as it goes, for the long ones. Returns both streams of a refusal, else the output."""
         process = self.start(*words)
-        errors = ""
-        if loud:
-            assert process.stderr
-            for line in process.stderr:
-                errors += line
-                say(f"     {time.monotonic() - START:5.0f} s | {line.rstrip()}")
-        output, rest = process.communicate(timeout=60 * minutes)
-        errors += rest
+        output, errors = talk(process, loud=loud, seconds=60 * minutes)
         if process.returncode != code:
             raise Said(f"lab {' '.join(words)} ended with code {process.returncode}, not {code}\n{output[-2500:]}{errors[-2500:]}")
         return output if code == 0 else output + errors
