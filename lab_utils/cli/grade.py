@@ -69,7 +69,7 @@ def grade(
     limits = limits_with(timeout, cell_timeout)
     watcher = Watcher()
     with out_folder(out, files.name):
-        found = discover(list(paths), files.name, limits)
+        found = discover(list(paths), files.name, limits, out)
         try:
             console = Console()
             with slots(files, clusters, jobs, len(found.entries), console, may_reset=not no_reset, keep=keep_clusters) as (ready, cluster):
@@ -78,7 +78,7 @@ def grade(
         finally:
             found.cleanup()
     for name in found.ignored:
-        click.echo(f"   not a notebook, ignored: {name}", err=True)
+        click.echo(f"   not graded, ignored: {name}", err=True)
     failed = [each for each in grades if each.status == "error"]
     rejected = sum(each.status == "rejected" for each in grades)
     click.echo(

@@ -6,17 +6,19 @@ cannot hurt when refused alone (a link, a path that leads out, a bomb) costs tha
 
 from __future__ import annotations
 
+import errno
 import stat
 import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from lab_utils.errors import BadInput
+from lab_utils.errors import BadInput, HostLacks
 from lab_utils.grading.limits import MIB, Limits
 from lab_utils.grading.submission import clean
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+FULL = (errno.ENOSPC, errno.EDQUOT)  # not the student's doing, so nothing is refused for it
 SKIPPED = ("__MACOSX", ".DS_Store", "Thumbs.db", ".ipynb_checkpoints", "__pycache__")
 
 
@@ -53,7 +55,7 @@ def _unpack_one(file: zipfile.ZipFile, member: zipfile.ZipInfo, done: Unpacked, 
         done.refused[clean(name, 200)] = why
         return 0
 
-    if parts[0] == "/" or (len(parts[0]) == 2 and parts[0][1] == ":"):
+    if name.startswith("/") or (len(parts[0]) == 2 and parts[0][1] == ":"):  # POSIX reads "//x" as a root of its own
         return refuse("its path in the archive is absolute")
     if ".." in parts:
         return refuse("its path in the archive leads out of it (..)")
@@ -73,9 +75,11 @@ def _unpack_one(file: zipfile.ZipFile, member: zipfile.ZipInfo, done: Unpacked, 
         return refuse(f"the archive unpacks to more than {limits.archive_bytes // MIB} MiB")
     target = done.folder.joinpath(*parts)
     written = 0
+    made = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with file.open(member) as source, target.open("xb") as copy:
+            made = True
             # The directory of the archive may lie about the size, so what arrives is counted.
             while piece := source.read(1 << 16):
                 written += len(piece)
@@ -85,6 +89,10 @@ def _unpack_one(file: zipfile.ZipFile, member: zipfile.ZipInfo, done: Unpacked, 
     except FileExistsError:
         return refuse("the archive holds two files of this name")
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        target.unlink(missing_ok=True)
-        refuse(str(error) if isinstance(error, ValueError) else f"it cannot be unpacked ({clean(str(error))})")
+        if made:
+            target.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise HostLacks(f"there is no room to unpack an archive in {done.folder.parent}", "Make room, or set TMPDIR") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else clean(str(error))  # not with our own path in it
+        refuse(str(error) if isinstance(error, ValueError) else f"it cannot be unpacked ({why})")
     return written

@@ -23,7 +23,7 @@ from lab_utils.grading.archive import ARCHIVES, SKIPPED, unpack
 from lab_utils.grading.limits import Limits
 from lab_utils.grading.submission import Rejected, clean, read_file
 
-CANVAS = re.compile(r"(?P<student>[^\W_]+)_(?P<late>late_)?(?P<id>\d+)_(?P<other>\d+)_(?P<file>.+)", re.IGNORECASE | re.DOTALL)
+CANVAS = re.compile(r"(?P<student>[^_]+)_(?P<late>late_)?(?P<id>\d+)_(?P<other>\d+)_(?P<file>.+)", re.IGNORECASE | re.DOTALL)
 MOODLE = re.compile(r"(?P<student>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_(?P<file>.*)", re.DOTALL)
 COMMON = re.compile(r"(lab|notebook|untitled|solution|submission|\d\d-.*)\d*", re.IGNORECASE)  # names that say nothing of who
 DEPTH = 4  # of folders below a student's own
@@ -47,6 +47,7 @@ class Entry:
 class Found:
     entries: list[Entry] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # files that nobody handed in as a notebook
+    out: Path | None = None  # the folder of results, which may lie among the submissions and is none
     folders: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
 
     def cleanup(self) -> None:
@@ -54,8 +55,8 @@ class Found:
             folder.cleanup()
 
 
-def discover(paths: list[Path], lab: str, limits: Limits) -> Found:
-    found = Found()
+def discover(paths: list[Path], lab: str, limits: Limits, out: Path | None = None) -> Found:
+    found = Found(out=out.resolve() if out else None)
     try:
         _discover(paths, lab, limits, found)
     except BaseException:
@@ -65,11 +66,11 @@ def discover(paths: list[Path], lab: str, limits: Limits) -> Found:
 
 
 def _discover(paths: list[Path], lab: str, limits: Limits, found: Found) -> None:
-    for path in paths:
+    for path in {path.absolute(): path for path in paths}.values():  # each once, also when it was given twice
         if not path.exists() and not path.is_symlink():
             raise BadInput(f"there is no {path}", "Give a notebook, a folder of notebooks, or the LMS's zip")
         if path.is_dir():
-            _folder(path, lab, found, limits)
+            _folder(path, path.resolve(), lab, found, limits)
         elif path.suffix.lower() == ".zip":
             _zip(path, lab, found, limits)
         else:
@@ -110,26 +111,28 @@ def _zip(path: Path, lab: str, found: Found, limits: Limits) -> None:
     temporary = tempfile.TemporaryDirectory(prefix="lab-grade-")
     found.folders.append(temporary)
     unpacked = unpack(path, Path(temporary.name), limits)
-    _folder(Path(temporary.name), lab, found, limits)
+    _folder(Path(temporary.name), path.with_suffix(""), lab, found, limits)
     for member, why in unpacked.refused.items():
         owner = who(member.strip("/").split("/")[0] if "/" in member and ".." not in member else member.split("/")[-1])
         found.entries.append(replace(owner, submission=member, refused=why))
 
 
-def _folder(top: Path, lab: str, found: Found, limits: Limits) -> None:
+def _folder(top: Path, named: Path, lab: str, found: Found, limits: Limits) -> None:
+    """`named` is what the folder is called: its whole path, or that of the archive that was unpacked into it."""
     root = _students_root(top)
     system = "nbgrader" if root.name == "submitted" else ""
-    if (
-        (files := [entry for entry in root.iterdir() if _is_notebook(entry)])
-        and root == top
-        and len(files) == 1
-        and COMMON.fullmatch(files[0].stem)
-    ):
-        found.entries.append(_of_file(files[0], files[0].name, who(top.name)))  # the folder of one student was given
+    files = [entry for entry in root.iterdir() if _is_notebook(entry)]
+    if root == top and len(files) == 1 and COMMON.fullmatch(files[0].stem):  # the folder of one student was given
+        nbgrader = named.parent.parent.name == "submitted"  # submitted/STUDENT/ASSIGNMENT
+        owner = replace(who(named.parent.name), system="nbgrader") if nbgrader else who(named.name)
+        found.entries.append(_of_file(files[0], files[0].name, owner))
+        return
+    if root == top and named.parent.name == "submitted" and not files and any(_names_lab(entry.name, lab) for entry in root.iterdir()):
+        _student_folder(top, named.name, lab, "nbgrader", found, limits)  # submitted/STUDENT
         return
     for entry in sorted(root.iterdir()):
         shown = str(entry.relative_to(root))
-        if entry.name in SKIPPED or entry.name.startswith("."):
+        if entry.name in SKIPPED or entry.name.startswith(".") or entry.resolve() == found.out:
             continue
         if entry.is_dir() and not entry.is_symlink():
             _student_folder(entry, shown, lab, system, found, limits)
@@ -147,13 +150,13 @@ def _folder(top: Path, lab: str, found: Found, limits: Limits) -> None:
 
 
 def _student_folder(folder: Path, shown: str, lab: str, system: str, found: Found, limits: Limits) -> None:
-    owner = who(folder.name)
+    owner = who(Path(shown).name)
     owner = replace(owner, system=owner.system or system, submission=clean(shown, 300))
     notebooks = [
         path
         for depth in range(DEPTH + 1)
         for path in sorted(folder.glob("*/" * depth + "*"))
-        if _is_notebook(path) and not _skipped(path, folder)
+        if _is_notebook(path) and not _skipped(path, folder) and not _led_away(path, folder, found.out)
     ]
     # Below ASSIGNMENT folders of several labs, only this lab's counts.
     ours = [path for path in notebooks if any(_names_lab(part, lab) for part in path.relative_to(folder).parts)]
@@ -168,6 +171,7 @@ def _student_folder(folder: Path, shown: str, lab: str, system: str, found: Foun
         why = "it is a folder, not a notebook" if is_notebook else "the folder holds no notebook (.ipynb)"
         found.entries.append(replace(owner, refused=why))
         return
+    found.ignored += [clean(f"{shown}/{path.relative_to(folder)}", 300) for path in ours or notebooks if path != chosen]
     timestamp = ""
     with suppress(Rejected, UnicodeDecodeError):
         timestamp = clean(read_file(chosen.parent / "timestamp.txt", 100).decode().strip())
@@ -226,6 +230,12 @@ def _is_notebook(path: Path) -> bool:
 
 def _skipped(path: Path, folder: Path) -> bool:
     return any(part in SKIPPED or part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _led_away(path: Path, folder: Path, out: Path | None) -> bool:
+    """Whether a folder on the way is a link (to somebody else's work, perhaps), or is where results are written."""
+    above = [parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder]
+    return any(parent.is_symlink() or parent.resolve() == out for parent in above)
 
 
 def _names_lab(part: str, lab: str) -> bool:

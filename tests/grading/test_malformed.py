@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.errors import BadInput
+from lab_utils.errors import BadInput, HostLacks
 from lab_utils.grading.discover import Entry, discover
 from lab_utils.grading.limits import Limits
 from lab_utils.grading.submission import Rejected, Submission, read_file, read_submission
@@ -211,6 +211,50 @@ def test_nbgraders_folders(tmp_path: Path, found: Finder) -> None:
     assert set(found(tmp_path / "submitted/ada" / LAB / "lab.ipynb")) == {"ada"}
 
 
+def test_the_folders_of_one_student_alone(tmp_path: Path, found: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "submitted" / "ada" / LAB
+    folder.mkdir(parents=True)
+    (folder / "lab.ipynb").write_text("{}")
+    for given in (tmp_path / "submitted/ada", folder):
+        assert [(name, entry.system) for name, entry in found(given).items()] == [("ada", "nbgrader")]
+    (tmp_path / "grace").mkdir()
+    (tmp_path / "grace/lab.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path / "grace")
+    assert set(found(Path())) == {"grace"}
+
+
+def test_a_folder_that_is_a_link_is_not_gone_into(tmp_path: Path, found: Finder) -> None:
+    for name in ("ada", "bob"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bob/lab.ipynb").write_text("{}")
+    (tmp_path / "ada/mine").symlink_to("../bob")
+    assert "no notebook" in found(tmp_path)["ada"].refused
+
+
+@pytest.mark.parametrize("place", ["out", "deep/out"])
+def test_results_among_the_submissions_are_not_a_submission(tmp_path: Path, place: str) -> None:
+    out = tmp_path / place
+    (out / "state").mkdir(parents=True)
+    for path in (tmp_path / "ada.ipynb", tmp_path / "deep/bob.ipynb", out / "results.json", out / "state/ada.json"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    assert [entry.submission for entry in discover([tmp_path], LAB, LIMITS, out).entries] == ["ada.ipynb", "deep/bob.ipynb"]
+
+
+def test_a_second_notebook_in_a_students_folder_is_named(tmp_path: Path) -> None:
+    for student, name in (("ada", "lab"), ("ada", "scratch"), ("bob", "lab")):
+        (tmp_path / student).mkdir(exist_ok=True)
+        (tmp_path / student / f"{name}.ipynb").write_text("{}")
+    found = discover([tmp_path], LAB, LIMITS)
+    assert [entry.submission for entry in found.entries] == ["ada/lab.ipynb", "bob/lab.ipynb"]
+    assert found.ignored == ["ada/scratch.ipynb"]
+
+
+def test_what_is_given_twice_is_graded_once(tmp_path: Path) -> None:
+    (tmp_path / "ada.ipynb").write_text("{}")
+    assert len(discover([tmp_path / "ada.ipynb", tmp_path / "." / "ada.ipynb"], LAB, LIMITS).entries) == 1
+
+
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, data in members.items():
@@ -227,6 +271,11 @@ def test_a_canvas_zip_tells_student_id_and_lateness(tmp_path: Path, found: Finde
     assert (entries["lovelaceada"].student_id, entries["lovelaceada"].late) == ("4711", False)
     assert (entries["hoppergrace"].student_id, entries["hoppergrace"].late) == ("4712", True)
     assert "not a notebook" in entries["linus"].refused
+
+
+def test_one_notebook_in_a_zip_belongs_to_whom_the_zip_is_named_after(tmp_path: Path, found: Finder) -> None:
+    """Not to the folder that it is unpacked into, which has another name each time."""
+    assert set(found(zipped(tmp_path / "ada.zip", {"lab.ipynb": b"{}"}))) == {"ada"}
 
 
 def test_a_moodle_zip_with_folders_or_flat(tmp_path: Path, found: Finder) -> None:
@@ -278,6 +327,47 @@ def test_a_hostile_zip_costs_its_bad_members_only(tmp_path: Path, found: Finder)
     assert any("name" in why for name, why in refused.items() if name.startswith("nnn"))
     assert not Path("/etc/lab-absolute.ipynb").exists()
     assert not (tmp_path / "outside.ipynb").exists()
+
+
+@pytest.mark.parametrize("slashes", ["/", "//", "///", "\\", "\\\\", "/\\"])
+def test_no_number_of_slashes_leads_out_of_a_zip(tmp_path: Path, found: Finder, slashes: str) -> None:
+    """POSIX gives "//x" a root of its own, so it is not "/x" for Python, but it is for the kernel."""
+    outside = tmp_path / "outside.ipynb"
+    archive = renamed(tmp_path / "x.zip", {"good.ipynb": "good.ipynb", "x": slashes + str(outside).lstrip("/")})
+    entries = found(archive)
+    assert entries["good"].path
+    assert not outside.exists()
+    assert [entry.refused for entry in entries.values() if entry.refused] == ["its path in the archive is absolute"]
+
+
+def renamed(path: Path, members: dict[str, str]) -> Path:
+    """An archive with names that zipfile would not write by itself."""
+    with zipfile.ZipFile(path, "w") as file:
+        for first, name in members.items():
+            member = zipfile.ZipInfo(first)
+            member.filename = name
+            file.writestr(member, "{}")
+    return path
+
+
+def test_a_member_that_cannot_be_written_costs_itself_only(tmp_path: Path, found: Finder) -> None:
+    below_a_file, too_long = "a.ipynb/b/c.ipynb", "/".join(["n" * 230] * 18) + "/d.ipynb"
+    archive = zipped(tmp_path / "x.zip", {"a.ipynb": b"{}", below_a_file: b"{}", too_long: b"{}", "good.ipynb": b"{}"})
+    entries = found(archive)
+    assert entries["good"].path
+    assert [entry.refused for entry in entries.values() if entry.submission == below_a_file] == ["it cannot be unpacked (Not a directory)"]
+    assert any("File name too long" in entry.refused for entry in entries.values())
+
+
+def test_a_full_disk_is_nobodys_submission(tmp_path: Path, found: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = zipped(tmp_path / "x.zip", {"ada.ipynb": b"{}"})
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(HostLacks, match="no room"):
+        found(archive)
 
 
 def test_a_zip_that_lies_about_sizes_is_stopped(tmp_path: Path, found: Finder) -> None:
