@@ -161,7 +161,8 @@ def reset_lab(name: str, cluster: str | None = None) -> str:
         Store.of_learner(files.name).begin_anew()  # without a cluster there is nothing else to undo
         raise
     workspace = Workspace(files.spec, files.checks, found, learner_id(), Store.of_learner(files.name, found.name))
-    undo_all(workspace)
+    if not workspace.spec.needs.bare:  # bare nodes are made anew, with whatever was broken on them
+        undo_all(workspace)
     clean(workspace)
     workspace.store.begin_anew()
     return files.name

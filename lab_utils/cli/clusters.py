@@ -45,6 +45,7 @@ name_option = click.option(
 )
 @click.option("--metrics-server", is_flag=True, help="Install metrics-server too.")
 @click.option("--bare", is_flag=True, help="Nodes with every package on them and nothing of Kubernetes running.")
+@click.option("--guarded", is_flag=True, help="embedded: a user namespace around each node, for nodes on which a stranger will be root.")
 @click.option("--for", "lab", metavar="LAB", help="With what this lab needs: add-ons and images. Adds them to a running cluster, too.")
 @click.option("--port", "ports", multiple=True, metavar="HOST:NODE", help="kind: make a port of the nodes one of this host, too.")
 @click.option("--kubeconfig", type=click.Path(), default="", help="kubeconfig: the file. [default: $KUBECONFIG, ~/.kube/config]")
@@ -59,6 +60,7 @@ def up(
     proxy_mode: str,
     metrics_server: bool,
     bare: bool,
+    guarded: bool,
     lab: str | None,
     ports: tuple[str, ...],
     kubeconfig: str,
@@ -79,18 +81,20 @@ def up(
     chosen = provider(provider_name or existing or choose())
     own: dict[str, dict[str, Any]] = {
         "kind": {"--port": ports},
+        "embedded": {"--guarded": guarded},
         "kubeconfig": {"--kubeconfig": kubeconfig, "--context": context, "--node-access": node_access},
     }
     for only, options in own.items():
         if chosen.name != only and (given := [option for option, value in options.items() if value]):
             raise BadInput(f"{given[0]} is for the provider {only}, and this is {chosen.name}", f"Add --provider {only}, or leave it out")
-    spec = ClusterSpec(name, workers, proxy_mode, metrics_server, bare)
+    spec = ClusterSpec(name, workers, proxy_mode, metrics_server, bare, guarded)
     spec = replace(spec, ports=ports, kubeconfig=kubeconfig, context=context, node_access=node_access or "")
     if lab:
         from lab_utils.labs.catalog import find_lab
 
         needs = find_lab(lab).spec.needs
         spec = replace(spec, metrics_server=metrics_server or needs.metrics, storage=needs.storage, images=needs.images)
+        spec = replace(spec, bare=bare or needs.bare)
     cluster = chosen.up(spec, console)
     nodes = ", ".join(node.name for node in cluster.nodes)
     click.echo(f"Cluster {name} is up: {nodes} ({time.monotonic() - start:.1f} s). Look inside: lab ssh{_option(name)} cp", err=True)

@@ -9,6 +9,8 @@
 #   KIO_CGROUPS  cgroup.procs files to enter
 #   KIO_DIVIDE   on cgroup v2: the group that is divided, into launcher/ for what stays outside and node/ for the node
 #   KIO_UUID     what the machine's product_uuid shall be
+#   KIO_FIRST    of a guarded node (guard.py): the id on this machine of the node's root; empty otherwise
+#   KIO_GUARD    the command that runs guard.py;  KIO_PROCESSES, KIO_BYTES  what a guarded node may have at most
 # The network namespace is entered with nsenter, not `ip netns exec`: that one mounts a new /sys and hides the cgroups.
 set -eu
 
@@ -21,24 +23,64 @@ if [ "${1:-}" = "" ]; then
         for controller in $(cat "$KIO_DIVIDE/cgroup.controllers"); do
             echo "+$controller" > "$KIO_DIVIDE/cgroup.subtree_control" || true
         done
+        if [ -n "$KIO_FIRST" ]; then
+            # The node divides its own group further; the limits of the group above it stay this machine's.
+            for file in "" /cgroup.procs /cgroup.subtree_control /cgroup.threads; do chown "$KIO_FIRST" "$KIO_DIVIDE/node$file"; done
+            chown "$KIO_FIRST" "$KIO_DIVIDE/cgroup.procs"
+            echo "$KIO_PROCESSES" > "$KIO_DIVIDE/pids.max"
+            echo "$KIO_BYTES" > "$KIO_DIVIDE/memory.max"
+        fi
     else
         for file in $KIO_CGROUPS; do echo 0 > "$file"; done
+    fi
+    if [ -n "$KIO_FIRST" ]; then
+        KIO_SELF=$(cat "$0") # where this file lies, the node's root may not be able to read
+        export KIO_SELF
+        exec unshare --mount --propagation private "$0" prepare
     fi
     # --kill-child: when this process is killed, so is the node's process 1 and with it the whole pid namespace.
     exec nsenter --net="/run/netns/$KIO_NETNS" \
         unshare --mount --pid --uts --ipc --fork --kill-child --propagation private "$0" enter
 fi
+
+R=$KIO_DIR/root
+make_root() { # LOWER: the node's root, and its images
+    mount -t overlay overlay -o "lowerdir=$1,upperdir=$KIO_DIR/upper,workdir=$KIO_DIR/work" "$R"
+    mkdir -p "$R/var/lib/containerd" "$R/.old"
+    # containerd's own overlays cannot lie on an overlay; this folder is on the host's file system.
+    mount --bind "$KIO_DIR/containerd" "$R/var/lib/containerd"
+}
+make_devices() { # the mount options of the file system that holds them
+    mount -t tmpfs -o "mode=755$1" tmpfs "$R/dev"
+    for device in null zero full random urandom tty $2 net/tun fuse; do
+        [ -e "/dev/$device" ] || continue
+        mkdir -p "$(dirname "$R/dev/$device")"
+        cp -a "/dev/$device" "$R/dev/$device"
+    done
+    [ -e "$R/dev/net/tun" ] || { mkdir -p "$R/dev/net" && mknod -m 666 "$R/dev/net/tun" c 10 200; }
+}
+
+if [ "$1" = prepare ]; then
+    # Root of the machine still, in a mount namespace of its own: what only that root can make. The rest is made inside.
+    $KIO_GUARD idmap "/run/netns/$KIO_NETNS" "$KIO_LOWER" "$KIO_DIR/lower"
+    make_root "$KIO_DIR/lower"
+    make_devices ",uid=$KIO_FIRST,gid=$KIO_FIRST" ""
+    chown -R "$KIO_FIRST:$KIO_FIRST" "$R/dev"
+    exec $KIO_GUARD enter "/run/netns/$KIO_NETNS" \
+        unshare --mount --pid --uts --ipc --fork --kill-child --propagation private /bin/sh -c "$KIO_SELF" "$0" enter
+fi
 if [ "$1" = enter ]; then
     # Now the node's process 1: 0 means "whoever writes", whatever its number. The cgroup namespace begins where we then are.
     for file in $KIO_CGROUPS; do echo 0 > "$file"; done
+    [ -z "$KIO_FIRST" ] || exec unshare --cgroup /bin/sh -c "$KIO_SELF" "$0" inside
     exec unshare --cgroup "$0" inside
 fi
 
-R=$KIO_DIR/root
-mount -t overlay overlay -o "lowerdir=$KIO_LOWER,upperdir=$KIO_DIR/upper,workdir=$KIO_DIR/work" "$R"
-mkdir -p "$R/var/lib/containerd" "$R/.old"
-# containerd's own overlays cannot lie on an overlay; this folder is on the host's file system.
-mount --bind "$KIO_DIR/containerd" "$R/var/lib/containerd"
+if [ -n "$KIO_FIRST" ]; then
+    mount --rbind "$R" "$R" # pivot_root(2) refuses a root that came locked from a namespace above
+else
+    make_root "$KIO_LOWER"
+fi
 mount -t proc proc "$R/proc"
 # The host's sysctls stay as they are: /proc/sys is read-only but for the node's own network. kubelet insists on
 # six values (pkg/kubelet/cm/container_manager_linux.go, setupKernelTunables) and would set them for the whole
@@ -89,13 +131,11 @@ else
     for tree in "$R"/sys/fs/cgroup/*; do mkdir -p "$tree/kubelet"; done
 fi
 
-mount -t tmpfs -o mode=755 tmpfs "$R/dev"
-for device in null zero full random urandom tty kmsg net/tun fuse loop-control; do
-    [ -e "/dev/$device" ] || continue
-    mkdir -p "$(dirname "$R/dev/$device")"
-    cp -a "/dev/$device" "$R/dev/$device"
-done
-[ -e "$R/dev/net/tun" ] || { mkdir -p "$R/dev/net" && mknod -m 666 "$R/dev/net/tun" c 10 200; }
+if [ -n "$KIO_FIRST" ]; then
+    ln -s null "$R/dev/kmsg" # the kernel's log is the machine's; kubelet wants to read one
+else
+    make_devices "" "kmsg loop-control"
+fi
 mkdir -p "$R/dev/pts" "$R/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$R/dev/pts"
 ln -s pts/ptmx "$R/dev/ptmx"

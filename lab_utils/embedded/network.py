@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable
+import os
+import signal
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab_utils.embedded import guard
 from lab_utils.embedded.kubeadm import POD_SUBNET, SERVICE_SUBNET
 from lab_utils.errors import CommandFailed, HostLacks
-from lab_utils.run import run
+from lab_utils.run import run, start
 
 NETNS_DIR = Path("/run/netns")
 BRIDGE_SYSCTLS = Path("/proc/sys/net/bridge")
@@ -75,8 +78,8 @@ def subnets_in_use() -> list[str]:
     return [dst for dst in found if dst[0].isdigit()]
 
 
-def make(plan: Plan, nodes: list[str]) -> None:
-    """Make what is missing of the network; what is there stays."""
+def make(plan: Plan, nodes: list[str], owners: Mapping[str, int] | None = None) -> None:
+    """Make what is missing of the network; what is there stays. Some nodes' namespaces are owned by user namespaces (guard.py)."""
     if not (NETNS_DIR / plan.lan).exists():
         _netns_add(plan.lan)
         _ip(
@@ -92,7 +95,10 @@ def make(plan: Plan, nodes: list[str]) -> None:
         name = plan.netns(node)
         if (NETNS_DIR / name).exists():
             continue
-        _netns_add(name)
+        if first := (owners or {}).get(node):
+            _guarded_netns_add(name, first)
+        else:
+            _netns_add(name)
         _ip(
             f"-n {name} link set lo up",
             # The MAC address follows from the IP address, as a machine keeps its card over a restart.
@@ -209,6 +215,22 @@ def parse_nameservers(text: str) -> list[str]:
 
 def _netns_add(name: str) -> None:
     run(["ip", "netns", "add", name])
+
+
+def _guarded_netns_add(name: str, first: int) -> None:
+    """As `ip netns add`, but the network namespace is made by a user namespace. Both live as long as the name does."""
+    place = NETNS_DIR / name
+    place.touch(mode=0o444)
+    holder = start(["unshare", "--user", "--net", "sleep", "60"], log=Path(os.devnull), env={"PATH": os.environ["PATH"]})
+    try:
+        guard.wait_unshared(holder)
+        guard.map_ids(holder, first)
+        run(["mount", "--bind", f"/proc/{holder}/ns/net", place])
+    except BaseException:
+        place.unlink()
+        raise
+    finally:
+        os.kill(holder, signal.SIGKILL)
 
 
 def _ip(*lines: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from lab_utils.errors import CommandFailed, Unhealthy
 from lab_utils.run import Result, run, start
 
 BOOT = Path(__file__).with_name("boot.sh")
+GUARD = Path(__file__).with_name("guard.py")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -30,6 +32,23 @@ def furnish(state: State, node: str) -> None:
     link_tree(Path(state.store), folder / "containerd")
     for path, (text, mode) in identity(state, node).items():
         place(folder / "upper", Path(state.lower), path, text, mode)
+    if first := state.first_id(node):
+        give_away(folder, first)
+
+
+def give_away(folder: Path, first: int) -> None:
+    """The node's folders and its own files become its root's. The files of the image store are links that others share: they stay ours."""
+    owner = f"{first}:{first}"
+    (folder / "lower").mkdir(exist_ok=True)
+    (folder / "root").chmod(0o755)
+    run(["chown", "-R", owner, folder / "upper", folder / "work"])
+    run(["find", folder / "containerd", "(", "-type", "d", "-o", "-name", "*.db", ")", "-exec", "chown", "-h", owner, "{}", "+"])
+
+
+def unfurnish(state: State, node: str) -> None:
+    """Remove all that was written on a stopped node. By rm: a tree of folders may be deeper than Python goes."""
+    folder = state.node_dir(node)
+    run(["rm", "-rf", "--one-file-system", "--", *(folder / name for name in ("upper", "work", "containerd"))])
 
 
 def identity(state: State, node: str) -> dict[str, tuple[str, int]]:
@@ -57,7 +76,8 @@ def identity(state: State, node: str) -> dict[str, tuple[str, int]]:
             0o644,
         )
     config = (Path(state.lower) / "etc/containerd/config.toml").read_text()
-    files["etc/containerd/config.toml"] = (containerd_config(config, v2=cgroups.version() == "v2", may_lower_oom=may_lower_oom()), 0o644)
+    lower_oom = may_lower_oom() and not state.first_id(node)
+    files["etc/containerd/config.toml"] = (containerd_config(config, v2=cgroups.version() == "v2", may_lower_oom=lower_oom), 0o644)
     return files
 
 
@@ -110,6 +130,9 @@ def boot(state: State, node: str) -> None:
     state.save()
     cgroups.make(spot)
     folder = state.node_dir(node)
+    first = state.first_id(node)
+    if first:
+        cgroups.delegate(spot, first)
     environment = {
         "PATH": PATH,
         "KIO_NODE": node,
@@ -118,6 +141,10 @@ def boot(state: State, node: str) -> None:
         "KIO_NETNS": state.plan.netns(node),
         "KIO_CGROUPS": " ".join(map(str, spot.enter)),
         "KIO_DIVIDE": str(spot.divide or ""),
+        "KIO_FIRST": str(first or ""),
+        "KIO_GUARD": f"{sys.executable} -I -S -B {GUARD}",
+        "KIO_PROCESSES": str(cgroups.GUARDED_PROCESSES),
+        "KIO_BYTES": str(cgroups.GUARDED_BYTES),
         "KIO_UUID": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}.{state.name}.{state.token}")),
     }
     pid = start([*spot.launcher, BOOT], log=folder / "console.log", env=environment)
@@ -197,7 +224,9 @@ def inside(state: State, node: str, argv: Sequence[str], *, timeout: float = 60,
     pid = init_pid(state, node)
     if not pid:
         raise Unhealthy(f"node {node} of cluster {state.name!r} does not run", f"Start it with `lab up --name {state.name}`")
-    enter = ["nsenter", "-t", str(pid), "-m", "-n", "-p", "-u", "-i", "-C", "-r", "-w", "--"]
+    # Into a guarded node never with our own rights: what runs there may have been put there by a stranger.
+    user = ["-U"] if state.first_id(node) else []
+    enter = ["nsenter", "-t", str(pid), *user, "-m", "-n", "-p", "-u", "-i", "-C", "-r", "-w", "--"]
     clean = ["env", "-i", f"PATH={PATH}", "HOME=/root", "LANG=C.UTF-8"]
     try:
         return run([*enter, *clean, *argv], timeout=timeout, input=input, check=check)

@@ -95,6 +95,7 @@ def _plan(request: dict[str, Any]) -> State:
     index = next(i for i in range(1000) if i not in taken and not Path(f"/sys/class/net/kio{i}").exists())
     subnet = network.free_subnet([*network.subnets_in_use(), *(other.subnet for other in others)], index)
     options = {key: request[key] for key in ("proxy_mode", "host_key", "host_key_public", "authorized_key", "kubernetes", "images", "bare")}
+    options["guarded"] = bool(request.get("guarded"))
     new = State(
         name=request["name"],
         index=index,
@@ -131,7 +132,7 @@ def reset(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     name = request["name"]
     with state.locked(name, progress):
         known = _known(name)
-        if not pristine.there(known):
+        if not known.finished or not (known.options["bare"] or pristine.there(known)):
             raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", f"Run `lab up --name {name}`")
         known.restoring = True  # until the files are back: an interrupted reset is finished by the next `up` or `reset`
         known.save()
@@ -142,7 +143,13 @@ def _put_back(known: State, progress: Progress) -> None:
     with progress.step("Stopping the nodes"):
         each(known.nodes, lambda name: node.stop(known, name))
     with progress.step("Putting back their files"):
-        each(known.nodes, lambda name: pristine.put_back(known, name))
+        if known.options["bare"]:
+            # Nothing was ever made on them but by somebody's own hand: files, and routes, links and rules in their network, go as a whole.
+            network.remove(known.plan, known.nodes)
+            each(known.nodes, lambda name: node.unfurnish(known, name))
+            each(known.nodes, lambda name: node.furnish(known, name))
+        else:
+            each(known.nodes, lambda name: pristine.put_back(known, name))
     known.restoring = False
     known.save()
 
@@ -243,7 +250,7 @@ def _wire(known: State) -> None:
     network.load_bridge_netfilter()
     if int(INOTIFY.read_text()) < INOTIFY_ENOUGH:
         INOTIFY.write_text(str(INOTIFY_ENOUGH))
-    network.make(known.plan, known.nodes)
+    network.make(known.plan, known.nodes, {name: known.first_id(name) for name in known.nodes})
     known.outside = known.outside or network.uplink()
     if known.outside:
         file = network.forwarding_files(known.plan, known.outside)[1]

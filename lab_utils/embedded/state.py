@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab_utils.embedded import guard
 from lab_utils.embedded.network import Plan
 from lab_utils.errors import BadInput, Busy
 from lab_utils.paths import root_state_dir
@@ -64,6 +65,10 @@ class State:
     def unit(self, node: str) -> str:
         """A name for the node that is unique on this machine: its control groups and its scope carry it."""
         return f"kio-{self.name}-{node}"
+
+    def first_id(self, node: str) -> int:
+        """Of a guarded node, who its root is on this machine; 0 when it is this machine's root."""
+        return guard.first_id(self.index, self.nodes.index(node)) if self.options.get("guarded") else 0
 
     def node_dir(self, node: str) -> Path:
         return self.folder / "nodes" / node

@@ -63,6 +63,10 @@ def fault(name: str) -> Fault:
 def inject(lab: Workspace, name: str, /, **options: Any) -> Plan:
     """Break something, after writing down how to mend it. The same fault injected again is undone first: a cell may be run twice."""
     kind = fault(name)
+    if lab.spec.needs.bare:
+        from lab_utils.labs.bare import find_api
+
+        find_api(lab.cluster)
     options = {key: lab.fill(value) if isinstance(value, str) else value for key, value in options.items()}
     _fits(kind, options)
     for record in lab.store.faults():

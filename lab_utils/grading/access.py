@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from lab_utils.cluster import Cluster, Node
+from lab_utils.cluster import Cluster, ClusterRecord, Node
 from lab_utils.errors import BadInput, Unhealthy
 from lab_utils.grading.arena import RECORD, Access
 from lab_utils.grading.gateway import Gateway
@@ -115,33 +115,40 @@ def give(cluster: Cluster, spec: LabSpec) -> Access:
     server, authority = api_server(cluster)
     address, port = server.hostname or "", server.port or 443
     record = replace(cluster.record, kubeconfig=f"{HOME}/.kube/config", kubectl=KUBECTL, options={})
-    doors = [Door(address, port, (address, port))]
-    access = Access(shown={"/opt/lab/kubectl": kubectl(cluster)})
-    key = public = ""
-    if spec.needs.access != "none":
-        key, public = new_key()
-        with ThreadPoolExecutor(max(1, len(cluster.nodes))) as pool:
-            sshd = {each.name: "key" in each.access for each in record.nodes}
-            list(pool.map(lambda node: allow(node, public, everything, sshd[node.name]), cluster.nodes))
-    nodes = []
+    access = give_nodes(cluster, record, everything) if spec.needs.access != "none" else no_nodes(record)
+    access.shown["/opt/lab/kubectl"] = kubectl(cluster)
+    access.doors = list(dict.fromkeys([Door(address, port, (address, port)), *access.doors]))
+    access.files |= {
+        record.kubeconfig: kubeconfig(server.geturl(), authority, token, spec.namespace),
+        KUBECTL: '#!/bin/sh\nexec /opt/lab/kubectl "$@"\n',
+    }
+    return access
+
+
+def no_nodes(record: ClusterRecord) -> Access:
+    return Access({RECORD: json.dumps(asdict(replace(record, nodes=[replace(each, access={}) for each in record.nodes])))})
+
+
+def give_nodes(cluster: Cluster, record: ClusterRecord, everything: bool) -> Access:
+    """A key of this submission's own for every node, and the record of the cluster that says where it is."""
+    access = Access()
+    key, public = new_key()
+    with ThreadPoolExecutor(max(1, len(cluster.nodes))) as pool:
+        sshd = {each.name: "key" in each.access for each in record.nodes}
+        list(pool.map(lambda node: allow(node, public, everything, sshd[node.name]), cluster.nodes))
+    nodes, doors = [], []
     for each in record.nodes:
-        way = each.access
-        if key and "key" not in way:  # no sshd there: the grader answers in its place
+        way: dict[str, Any] = each.access
+        if "key" not in way:  # no sshd there: the grader answers in its place
             gateway = Gateway(cluster.node(each.name), public, "" if everything else LOOK)
             access.gateways.append(gateway)
             way = gateway.access
-        ssh = int(way.get("port", 22))
+        ssh = int(str(way.get("port", 22)))
         door = str(way.get("address", each.ip))
-        if key:
-            doors.append(Door(door, ssh, (door, ssh)))
-        nodes.append(replace(each, access={**way, "key": KEY} if key else {}))
+        doors.append(Door(door, ssh, (door, ssh)))
+        nodes.append(replace(each, access={**way, "key": KEY}))
     access.doors = list(dict.fromkeys(doors))
-    access.files = {
-        RECORD: json.dumps(asdict(replace(record, nodes=nodes))),
-        record.kubeconfig: kubeconfig(server.geturl(), authority, token, spec.namespace),
-        KUBECTL: '#!/bin/sh\nexec /opt/lab/kubectl "$@"\n',
-        **({KEY: key} if key else {}),
-    }
+    access.files = {RECORD: json.dumps(asdict(replace(record, nodes=nodes))), KEY: key}
     return access
 
 

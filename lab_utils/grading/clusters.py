@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from lab_utils.cluster import Cluster, cluster_dir, connect, known_clusters
@@ -29,13 +30,16 @@ def slots(
         for cluster in clusters:
             if lacking := missing_needs(files.spec, cluster):
                 raise BadInput(f"cluster {cluster.name!r} lacks what lab {files.name} needs: {'; '.join(lacking)}")
-        from lab_utils.grading.pristine import begin
+        from lab_utils.grading import bare, pristine
 
+        if files.spec.needs.bare and not may_reset:
+            raise BadInput(f"lab {files.name} makes its nodes anew for each submission, and --no-reset forbids that", "Leave it out")
         for cluster in clusters:
             stack.callback(_end, cluster)
             _fence(cluster, progress)
         with progress.step("Looking at the clusters before anyone touches them"):
-            found = [Slot(cluster.name, begin(files, cluster), may_reset) for cluster in clusters]
+            looks = [bare.begin(cluster) if files.spec.needs.bare else pristine.begin(files, cluster) for cluster in clusters]
+            found = [Slot(cluster.name, look, may_reset) for cluster, look in zip(clusters, looks, strict=True)]
         first = clusters[0]
         yield (
             found,
@@ -60,11 +64,14 @@ def _fence(cluster: Cluster, progress: Progress) -> None:
 
 def _end(cluster: Cluster) -> None:
     """Take back what is ours; a cluster that no longer answers has nothing to give back."""
-    from lab_utils.grading import access
+    from lab_utils.grading import access, bare
     from lab_utils.providers import Fences, provider
 
     with suppress(LabError):
-        access.end(cluster)
+        if cluster.record.options.get("bare"):
+            bare.end(cluster)
+        else:
+            access.end(cluster)
     if isinstance(chosen := provider(cluster.provider), Fences):
         with suppress(LabError):
             chosen.fence(cluster.name, False)
@@ -77,7 +84,7 @@ def _names(
         if jobs > len(names):
             raise BadInput(f"--jobs {jobs} needs {jobs} clusters, and {len(names)} are named", "Name more with --cluster, or none")
         return names[: max(jobs, len(names))]
-    if jobs == 1:
+    if jobs == 1 and not files.spec.needs.bare:
         return [connect().name]
     from lab_utils.providers import ClusterSpec, choose, provider
 
@@ -90,6 +97,7 @@ def _names(
             stack.callback(makes.down, name, progress)
         needs = files.spec.needs
         spec = ClusterSpec(name, workers=needs.workers, metrics_server=needs.metrics, storage=needs.storage, images=needs.images)
+        spec = replace(spec, bare=needs.bare, guarded=needs.bare)  # whoever is given bare machines is root there
         makes.up(spec, progress).close()
     return wanted
 

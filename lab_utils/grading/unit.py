@@ -32,6 +32,7 @@ from lab_utils.grading.submission import Rejected, Submission, read_file, read_s
 from lab_utils.labs.catalog import LabFiles
 from lab_utils.labs.context import CheckContext
 from lab_utils.labs.outcome import CheckResult
+from lab_utils.labs.spec import LabSpec
 from lab_utils.labs.store import Store
 
 COURSE = "/course"  # where the sandbox shows the lab's own files
@@ -84,7 +85,7 @@ def grade(job: Job, tell: Tell = lambda event: None) -> Grade:
 
 
 def _run(job: Job, files: LabFiles, trusted: Trusted, submission: Submission, result: Grade, folder: Path, tell: Tell) -> None:
-    arena = arena_for(job, tell)
+    arena = arena_for(job, files.spec, tell)
     learner = submission.learner or result.student
     store = Store(files.name, folder / "store")
     context = CheckContext(files.spec, files.checks, arena.cluster, learner, store)
@@ -114,9 +115,13 @@ def _run(job: Job, files: LabFiles, trusted: Trusted, submission: Submission, re
         )
 
 
-def arena_for(job: Job, tell: Tell) -> Arena:
+def arena_for(job: Job, spec: LabSpec, tell: Tell) -> Arena:
     if job.cluster == NO_CLUSTER:
         return NoArena()
+    if spec.needs.bare:
+        from lab_utils.grading.bare import BareArena
+
+        return BareArena(job.cluster)
     from lab_utils.grading.pristine import ClusterArena
 
     return ClusterArena(job.cluster, job.baseline, job.limits, tell, may_reset=job.may_reset, verified=job.verified)

@@ -23,6 +23,7 @@ from lab_utils.addons import images_on_every_node, makes_volumes, serves_metrics
 from lab_utils.cluster import Cluster
 from lab_utils.errors import BadInput, LabError, NoNodeAccess, Unhealthy
 from lab_utils.faults import undo_all
+from lab_utils.labs import bare
 from lab_utils.labs.reach import steps_on_nodes
 from lab_utils.labs.spec import LabSpec
 from lab_utils.labs.workspace import LABEL, Workspace
@@ -47,6 +48,8 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
     no_access = any(each.startswith("access to") for each in lacking)
     if needs.bare and not cluster.record.options.get("bare"):
         lacking.append("bare nodes, on which nothing of Kubernetes runs (`lab up --bare`)")
+    if cluster.record.options.get("bare"):  # there is no API to ask for the rest
+        return lacking if needs.bare else [*lacking, "a cluster in which Kubernetes runs (the nodes of this one are bare)"]
     if needs.proxy and (mode := proxy_mode(cluster)) != needs.proxy:
         lacking.append(f"kube-proxy in {needs.proxy} mode (it is in {mode} mode)")
     up = f"`lab up --name {cluster.name} --for {spec.name}`"
@@ -86,6 +89,8 @@ def prepare(lab: Workspace) -> bool:
     """Make the lab's starting state, unless it was made already; returns whether it had to."""
     mark = _mark(lab)
     with _locked(lab):
+        if lab.spec.needs.bare:
+            return bare.prepare(lab, mark)
         found = _namespaces(lab)
         first = found.get(lab.namespace)
         said = first["metadata"].get("annotations", {}).get(PREPARED) if first else None
@@ -130,7 +135,7 @@ def setup_objects(lab: Workspace) -> list[dict[str, Any]]:
 def clean(lab: Workspace) -> None:
     """Undo the lab's faults and remove everything of it from the cluster."""
     with _locked(lab):
-        _clean(lab)
+        (bare.clean if lab.spec.needs.bare else _clean)(lab)
 
 
 def _clean(lab: Workspace) -> None:
@@ -156,6 +161,8 @@ def _clean(lab: Workspace) -> None:
 
 def leftovers(lab: Workspace) -> list[str]:
     """What of the lab is still there: for tests, and for a grader that starts each submission from nothing."""
+    if lab.spec.needs.bare:
+        return bare.leftovers(lab)
     faults = [f"fault/{fault['name']}" for fault in lab.store.faults()]
     return [*faults, *(f"namespace/{name}" for name in _namespaces(lab)), *_cluster_wide(lab)]
 

@@ -214,7 +214,7 @@ def _region_lines(source: str) -> Iterator[str]:
 
 def _stub(source: str) -> str:
     """A placeholder that runs: a shell would take `...` for a command."""
-    shell = source.lstrip().startswith(("%%bash", "%%sh", "%%script"))
+    shell = source.lstrip().startswith(("%%bash", "%%sh", "%%script", "%%on"))
     return "# your commands here" if shell else "...  # your code here"
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lab_utils.topology import Topology
 
 
+ON_SECONDS = 600  # kubeadm waits up to four minutes for a control plane that does not come; whoever is impatient interrupts the cell
+
+
 def show(lab: Workspace, what: str, **options: Any) -> Any:
     if what not in VIEWS:
         raise BadInput(f"there is nothing to show named {what!r}", f"There is: {', '.join(VIEWS)}")
@@ -151,7 +154,7 @@ def register_magic(lab: Lab) -> None:
 
     def on(line: str, cell: str | None = None) -> None:
         name, _, rest = line.strip().partition(" ")
-        done = lab.node(name).run(rest if cell is None else cell)
+        done = lab.node(name).run(rest if cell is None else cell, timeout=ON_SECONDS)
         print(done.stdout, end="")
         if done.stderr:
             print(done.stderr, end="")

@@ -38,6 +38,7 @@ class ClusterSpec:
     proxy_mode: str = "iptables"  # or "nftables"
     metrics_server: bool = False
     bare: bool = False  # nodes with the packages, and nothing of Kubernetes running
+    guarded: bool = False  # embedded: a user namespace around each node, so that its root is nobody on this machine
     storage: bool = False  # local-path-provisioner and its StorageClass
     images: tuple[str, ...] = ()  # beside those that every node has
     ports: tuple[str, ...] = ()  # kind: HOST:NODE pairs, for a host that does not reach its containers' addresses

@@ -67,6 +67,7 @@ class Embedded:
             options={
                 "proxy_mode": spec.proxy_mode,
                 "bare": spec.bare,
+                "guarded": spec.guarded,
                 "metrics_server": spec.metrics_server or bool(before.get("metrics_server")),
                 "storage": spec.storage or bool(before.get("storage")),
                 "images": sorted({*spec.images, *before.get("images", ())}),
