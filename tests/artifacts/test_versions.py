@@ -46,6 +46,9 @@ def test_what_is_pinned_here_is_what_the_go_modules_pin() -> None:
     modules |= {"flannel": "github.com/flannel-io/flannel", "cri-tools": "sigs.k8s.io/cri-tools", "runc": "github.com/opencontainers/runc"}
     modules |= {"metrics-server": "sigs.k8s.io/metrics-server", "cni-plugins": "github.com/containernetworking/plugins"}
     modules |= {"local-path-provisioner": "github.com/rancher/local-path-provisioner"}
+    modules |= {"csi-provisioner": "github.com/kubernetes-csi/external-provisioner/v5"}
+    modules |= {"csi-resizer": "github.com/kubernetes-csi/external-resizer", "csi-sanity": "github.com/kubernetes-csi/csi-test/v5"}
+    modules |= {"csi-snapshotter": "github.com/kubernetes-csi/external-snapshotter/v8"}
     for component, module in modules.items():
         program = pinned().of(component)[0]
         text = (GOMOD / program.gomod / "go.mod").read_text()
