@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,18 @@ from lab_utils.errors import BadInput
 FORMATS = ("csv", "html", "canvas", "moodle", "gradescope")
 
 
+class Seconds(click.FloatRange):
+    """A range that "nan" is outside of: it compares as neither too small nor too large, and no deadline made of it ever comes."""
+
+    name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        return seconds
+
+
 @click.command()
 @click.argument("lab")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH...")
@@ -23,11 +36,11 @@ FORMATS = ("csv", "html", "canvas", "moodle", "gradescope")
 @click.option("--cluster", "clusters", multiple=True, help='Use this cluster (may be repeated); "none" for labs that need none.')
 @click.option(
     "--timeout",
-    type=click.FloatRange(1, 86400),
+    type=Seconds(1, 86400),
     default=None,
     help="Seconds for one whole notebook, waiting for checks excluded. [default: 900]",
 )
-@click.option("--cell-timeout", type=click.FloatRange(1, 86400), default=None, help="Seconds for one cell. [default: 120]")
+@click.option("--cell-timeout", type=Seconds(1, 86400), default=None, help="Seconds for one cell. [default: 120]")
 @click.option("--format", "formats", multiple=True, help=f"Beside results.json: {', '.join(FORMATS)}. [default: all]")
 @click.option("--canvas-assignment", default="", help='The column of canvas.csv, as Canvas names it: "Services (1234)".')
 @click.option("--no-reset", is_flag=True, help="Never reset a cluster that a submission has harmed; stop instead.")
@@ -51,6 +64,7 @@ def grade(
     or the zip that Canvas or Moodle gave you. Students' code runs in a sandbox; what counts is the cluster's state
     and recorded answers, judged outside of it. Ends with 0 when all were graded, whatever they scored.
     """
+    from lab_utils.grading.arena import NO_CLUSTER
     from lab_utils.grading.batch import grade_all, out_folder
     from lab_utils.grading.clusters import slots
     from lab_utils.grading.discover import discover
@@ -65,6 +79,11 @@ def grade(
     files = find_lab(lab)
     if not files.checks.checks:
         raise BadInput(f"lab {files.name} has no checks")
+    needs = files.spec.needs
+    if NO_CLUSTER in clusters and (needs.workers or needs.access != "none"):
+        raise BadInput(f"lab {files.name} cannot be graded without a cluster", 'Leave out "--cluster none"')
+    if twice := [path for path in paths if path.resolve() == out.resolve()]:
+        raise BadInput(f"results cannot be written into {twice[0]}, where the submissions are", "Choose another folder with --out")
     bwrap()
     limits = limits_with(timeout, cell_timeout)
     watcher = Watcher()

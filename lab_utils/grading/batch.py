@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import lab_utils
 from lab_utils.errors import BadInput, Busy
 from lab_utils.grading import cgroups
+from lab_utils.grading.arena import NO_CLUSTER
 from lab_utils.grading.discover import Entry
 from lab_utils.grading.limits import Limits
 from lab_utils.grading.results import Grade, read_document
@@ -31,6 +32,8 @@ from lab_utils.grading.unit import Job
 from lab_utils.grading.worker import WorkerFailed, grade_apart, warm_up
 from lab_utils.labs.answers import write_whole
 from lab_utils.labs.catalog import LabFiles
+
+WRITTEN = ("grades.csv", "canvas.csv", "moodle.csv", "index.html", "reports", "gradescope")  # beside results.json and state/
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Watcher(Protocol):
 
 def grade_all(files: LabFiles, entries: Sequence[Entry], out: Path, slots: Sequence[Slot], limits: Limits, watcher: Watcher) -> list[Grade]:
     """Every submission's grade, in the order of `entries`."""
-    versions = course_version(files) + grader_version()
+    versions = course_version(files) + grader_version() + ("" if any(slot.cluster != NO_CLUSTER for slot in slots) else NO_CLUSTER)
     prints = {entry.submission: fingerprint(entry, versions, limits) for entry in entries}
     grades = {entry.submission: kept for entry in entries if (kept := _kept(out, entry, prints[entry.submission]))}
     todo: queue.Queue[Entry] = queue.Queue()
@@ -155,9 +158,10 @@ class _Batch:
 
 @contextmanager
 def out_folder(path: Path, lab: str) -> Iterator[Path]:
-    """The folder for results: made if needed, ours alone while we work, never one of another lab."""
+    """The folder for results: made if needed, ours alone while we work, never one of another lab or of somebody else."""
     if path.exists() and not path.is_dir():
         raise BadInput(f"{path} is not a folder", "Give a folder with --out; it is made if it is not there")
+    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = (path / ".lock").open("w")
@@ -168,9 +172,24 @@ def out_folder(path: Path, lab: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"another `lab grade` writes into {path}") from None
-        if (path / "results.json").exists() and (other := read_document(path / "results.json")["lab"]) != lab:
+        try:
+            _ours(path, lab)
+            yield path
+        finally:
+            if not (path / "state").exists():  # nothing was graded, so nothing shall be left
+                (path / ".lock").unlink(missing_ok=True)
+                with suppress(OSError):
+                    if made:
+                        path.rmdir()
+
+
+def _ours(path: Path, lab: str) -> None:
+    """Whether what lies in the folder was written by us, for this lab; else `BadInput`, before it is written over."""
+    if (path / "results.json").exists():
+        if (other := read_document(path / "results.json")["lab"]) != lab:
             raise BadInput(f"{path} holds the results of lab {other}", "Choose another folder with --out")
-        yield path
+    elif not (path / "state").exists() and (there := [name for name in WRITTEN if (path / name).exists()]):
+        raise BadInput(f"{path} holds {', '.join(there)}, not written by this grader", "Choose another folder with --out")
 
 
 def slug(entry: Entry) -> str:

@@ -108,6 +108,8 @@ class Grade:
         for step in spec.steps:
             if step.name not in reached:
                 self.steps.append(not_executed(spec, step.name, why or "not executed"))
+        order = [step.name for step in spec.steps]
+        self.steps.sort(key=lambda step: order.index(step.step))
         self.score = number(sum(step.earned for step in self.steps if step.counts))
         self.max_score = number(sum(step.points for step in self.steps if step.counts))
         return self

@@ -86,6 +86,7 @@ def read_submission(data: bytes, lab: str, steps: Collection[str], stubs: dict[s
     for step in steps:
         if step not in found:
             notes.append(f"step {step!r} has no cell: it was deleted, or lost its name")
+    notes = list(dict.fromkeys(notes))  # a hundred thousand cells of one kind are said once
     return Submission({step: found[step] for step in steps if step in found}, notes, learner)
 
 

@@ -73,6 +73,7 @@ def grade_apart(job: Job, on_event: Callable[[dict[str, Any]], None], stopped: C
                     process.join(10)
                     return Grade.from_dict(event["grade"])
                 if event["event"] == "failed":
+                    process.join(10)  # a signal in the middle of its end would be a traceback
                     raise WorkerFailed(event["why"])
                 on_event(event)
             elif stopped():

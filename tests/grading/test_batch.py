@@ -208,23 +208,68 @@ BAD = {
     "no path": (["90", "--out", "{out}"], "Missing argument"),
     "no out": (["90", "{in}"], "Missing option"),
     "no jobs": (["90", "{in}", "--out", "{out}", "--jobs", "0"], "jobs"),
-    "a timeout that is no number": (["90", "{in}", "--out", "{out}", "--timeout", "soon"], "timeout"),
+    "a timeout that is no number": (["90", "{in}", "--out", "{out}", "--timeout", "soon"], "not a valid number of seconds"),
+    "a timeout that never comes": (["90", "{in}", "--out", "{out}", "--timeout", "nan"], "not a valid number of seconds"),
+    "a cell's timeout that never comes": (["90", "{in}", "--out", "{out}", "--cell-timeout", "nan"], "not a valid number of seconds"),
+    "results among the submissions": (["90", "{in}", "--out", "{in}"], "where the submissions are"),
+    "somebody else's files": (["90", "{in}", "--out", "{foreign}"], "holds grades.csv, not written by this grader"),
 }
 
 
 @pytest.mark.parametrize(("words", "said"), BAD.values(), ids=BAD.keys())
 def test_bad_input_ends_with_2_and_one_line(lab: Any, handed_in: HandedIn, tmp_path: Path, words: list[str], said: str) -> None:
-    places = {name: tmp_path / name for name in ("in", "empty", "out", "file", "other")} | {"zip": tmp_path / "x.zip"}
+    places = {name: tmp_path / name for name in ("in", "empty", "out", "file", "other", "foreign")} | {"zip": tmp_path / "x.zip"}
     hand_in(places["in"], a=handed_in())
     places["empty"].mkdir()
     places["file"].write_text("")
     places["zip"].write_text("no zip")
     places["other"].mkdir()
     (places["other"] / "results.json").write_text('{"lab": "03-pods", "cluster": {}}')
+    places["foreign"].mkdir()
+    (places["foreign"] / "grades.csv").write_text("a term's work")
+    before = {path for path in tmp_path.rglob("*") if "state" not in path.parts}
     done = lab("grade", *(word.format(**places) for word in words))
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert (places["foreign"] / "grades.csv").read_text() == "a term's work"
+    assert {path for path in tmp_path.rglob("*") if "state" not in path.parts} == before, "nothing is left half made"
+
+
+def test_a_lab_that_looks_at_a_cluster_is_not_graded_without_one(tmp_path: Path) -> None:
+    notebook = Path(__file__).parents[2] / "labs/03-pods/lab.ipynb"
+    done = subprocess.run(
+        argv("grade", "03", notebook, "--out", tmp_path / "out", "--cluster", "none"), capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, "cannot be graded without a cluster" in done.stderr) == (2, True)
+
+
+def test_a_grade_without_a_cluster_does_not_stand_for_one_with_a_cluster(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab_utils.grading import batch
+    from lab_utils.grading.discover import discover
+    from lab_utils.grading.limits import Limits
+    from lab_utils.grading.results import Grade
+    from lab_utils.labs.catalog import LabFiles
+
+    class Silent:
+        def begun(self, total: int, kept: int) -> None:
+            counts.append(kept)
+
+        def finished(self, grade: Any, left: int, eta: float) -> None:
+            pass
+
+    def at_once(job: Any, *_: Any) -> Any:
+        return Grade.begin(job.entry, files.spec).finish(files.spec)
+
+    counts: list[int] = []
+    files = LabFiles(LAB, root)
+    monkeypatch.setattr(batch, "grade_apart", at_once)
+    entries = discover([hand_in(tmp_path / "in", ada="{}")], LAB, Limits()).entries
+    for name in ("none", "none", "lab", "lab"):
+        batch.grade_all(files, entries, tmp_path / "out", [batch.Slot(name)], Limits(), Silent())
+    assert counts == [0, 1, 0, 1]
 
 
 def test_formulas_in_names_do_not_reach_a_spreadsheet(lab: Any, handed_in: HandedIn, tmp_path: Path) -> None:

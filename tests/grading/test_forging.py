@@ -120,6 +120,7 @@ def test_a_deleted_cell_fails_its_step_only(grader: Grader, handed_in: HandedIn)
     grade = grader(notebook)
     assert grade.score == FULL - 3
     assert next(step for step in grade.steps if step.step == "word").executed is False
+    assert [step.step for step in grade.steps] == STEPS, "a step that was not reached stands in its place"
     assert any("'word' has no cell" in note for note in grade.notes)
 
 

@@ -130,8 +130,10 @@ def test_ten_thousand_cells_are_read_and_only_the_tasks_kept(solved: Notebook) -
     notebook = copy.deepcopy(solved)
     notebook["cells"] += [{"cell_type": "code", "metadata": {}, "source": "1", "outputs": []}] * 10_000
     notebook["cells"] += [{"cell_type": "code", "metadata": {"step": "word"}, "source": f"{n}", "outputs": []} for n in range(3_000)]
+    notebook["cells"] += [{"cell_type": "raw", "metadata": {"step": "word"}, "source": "1"}] * 3_000
     submission = read(notebook)
     assert sum(len(pieces) for pieces in submission.steps.values()) < 100
+    assert len(submission.notes) < 10
 
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
