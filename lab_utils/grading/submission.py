@@ -64,10 +64,12 @@ def read_submission(data: bytes, lab: str, steps: Collection[str], stubs: dict[s
     said = named.get("name") if isinstance(named, dict) else None
     found: dict[str, list[str]] = {}
     learner = ""
+    own = 0
     for cell in cells:
         learner = learner or told_learner(cell)
         step = step_of(cell, steps)
         if step is None:
+            own += is_own(cell)
             continue
         source = code_of(cell)
         if source is None:
@@ -86,17 +88,19 @@ def read_submission(data: bytes, lab: str, steps: Collection[str], stubs: dict[s
     for step in steps:
         if step not in found:
             notes.append(f"step {step!r} has no cell: it was deleted, or lost its name")
+    if own:
+        notes.append(f"{own} code cell{'s' * (own > 1)} that the lab did not come with: not run, for only what stands in the cells of its steps is graded")
     notes = list(dict.fromkeys(notes))  # a hundred thousand cells of one kind are said once
     return Submission({step: found[step] for step in steps if step in found}, notes, learner)
 
 
 def parse(data: bytes) -> dict[str, Any]:
-    if not data.strip():
-        raise Rejected("it is empty")
     try:
         text = data.decode("utf-8-sig")  # with or without the mark that some editors put in front
     except UnicodeDecodeError as error:
         raise Rejected(f"it is not UTF-8 text (byte {error.start})") from None
+    if not text.strip():
+        raise Rejected("it is empty")
     try:
         notebook = json.loads(text)
     except RecursionError:
@@ -144,6 +148,12 @@ def step_of(cell: dict[str, Any], steps: Collection[str]) -> str | None:
     return None
 
 
+def is_own(cell: dict[str, Any]) -> bool:
+    """A code cell that a student has added. Those that the lab comes with are named by `labs/release.py`."""
+    name = cell.get("id")
+    return not (isinstance(name, str) and name.startswith(("given-", "check-", "progress"))) and bool((code_of(cell) or "").strip())
+
+
 def code_of(cell: dict[str, Any]) -> str | None:
     if cell.get("cell_type") != "code":
         return None
@@ -152,8 +162,9 @@ def code_of(cell: dict[str, Any]) -> str | None:
         source = "".join(source)
     if not isinstance(source, str):
         return None
-    # Half characters cannot be sent to a kernel; NUL ends Python's own parser with an error of its own.
-    return source.encode("utf-8", "replace").decode()
+    # Half characters cannot be sent to a kernel; NUL ends Python's own parser with an error of its own. Python reads Windows' ends
+    # of lines as its own, a shell does not: to `%%bash` they would be part of each command.
+    return source.encode("utf-8", "replace").decode().replace("\r\n", "\n").replace("\r", "\n")
 
 
 def useful(step: str, pieces: list[str], stub: str, notes: list[str]) -> list[str]:

@@ -29,6 +29,7 @@ def read(what: Notebook | str | bytes) -> Submission:
 BAD = {
     "empty": (b"", "empty"),
     "white space": (b"  \n", "empty"),
+    "a mark and nothing else": (b"\xef\xbb\xbf", "empty"),
     "truncated": (b'{"cells": [{"cell_type": "code"', "not a whole notebook"),
     "not UTF-8": (b'{"cells": "\xff\xfe\xfa"}', "not UTF-8"),
     "UTF-16": ('{"cells": []}'.encode("utf-16"), "not UTF-8"),
@@ -116,6 +117,22 @@ def test_half_characters_in_code_do_not_stop_the_run(solved: Notebook) -> None:
     submission = read(text)
     for pieces in submission.steps.values():
         "".join(pieces).encode()
+
+
+def test_the_ends_of_lines_of_windows_are_no_part_of_a_command(solved: Notebook) -> None:
+    notebook = copy.deepcopy(solved)
+    cell = next(cell for cell in notebook["cells"] if cell["metadata"].get("step") == "word")
+    cell["source"] = "%%bash\r\ntrue\r\nfalse\r"
+    assert read(notebook).steps["word"] == ["%%bash\ntrue\nfalse\n"]
+
+
+def test_a_cell_of_the_students_own_is_not_run_and_that_is_said(solved: Notebook, untouched: Notebook) -> None:
+    assert read(untouched).notes == []
+    notebook = copy.deepcopy(untouched)
+    notebook["cells"].insert(2, {"cell_type": "code", "id": "a1", "metadata": {}, "source": "helper = 1", "outputs": []})
+    notebook["cells"].insert(2, {"cell_type": "code", "id": "a2", "metadata": {}, "source": " ", "outputs": []})
+    notebook["cells"].insert(2, {"cell_type": "markdown", "id": "a3", "metadata": {}, "source": "mine"})
+    assert [note for note in read(notebook).notes if note.startswith("1 code cell that")]
 
 
 def test_duplicate_ids_and_keys_are_tolerated(solved: Notebook) -> None:
