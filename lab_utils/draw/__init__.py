@@ -5,18 +5,22 @@
     draw.path(topology.path(a, b), topology)      a packet's way, lit and numbered
     draw.service(ruleset, "default/web", topology)    the chains of a Service, with probabilities
     draw.trace(trace)                             what the rules did to one packet
+    draw.processes({"cp": look(node), …})         processes, and which are in containers (lab_utils.processes)
     draw.volumes(look(cluster, "book-12"))        from Pods through claims and volumes to folders (lab_utils.volumes)
+    draw.calls(recording.calls(log, "w1"))        who called a CSI driver, and when (lab_utils.csi.recording)
 
 Each returns a `Drawing`: `.svg`, `.table` (the same facts, for who does not see the picture), `.save(path)`.
 The same facts always give the same bytes.
 """
 
+from lab_utils.draw.calls import calls
 from lab_utils.draw.canvas import Drawing
 from lab_utils.draw.chains import service
 from lab_utils.draw.nodes import cluster, node
+from lab_utils.draw.processes import processes
 from lab_utils.draw.story import trace
 from lab_utils.draw.table import Table
 from lab_utils.draw.volumes import volumes
 from lab_utils.draw.way import path
 
-__all__ = ["Drawing", "Table", "cluster", "node", "path", "service", "trace", "volumes"]
+__all__ = ["Drawing", "Table", "calls", "cluster", "node", "path", "processes", "service", "trace", "volumes"]
