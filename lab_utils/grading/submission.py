@@ -89,7 +89,7 @@ def read_submission(data: bytes, lab: str, steps: Collection[str], stubs: dict[s
         if step not in found:
             notes.append(f"step {step!r} has no cell: it was deleted, or lost its name")
     if own:
-        notes.append(f"{own} code cell{'s' * (own > 1)} that the lab did not come with: not run, for only the cells of its steps are graded")
+        notes.append(f"{own} code cell{'s' * (own > 1)} that the lab did not come with: not run, only cells of steps are graded")
     notes = list(dict.fromkeys(notes))  # a hundred thousand cells of one kind are said once
     return Submission({step: found[step] for step in steps if step in found}, notes, learner)
 
