@@ -143,7 +143,7 @@ def load_checks(path: Path) -> CheckSet:
         module_spec.loader.exec_module(module)
     except LabError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         line = getattr(error, "lineno", None) or last.lineno
         raise BadInput(f"{path} does not load: {type(error).__name__}: {error} (line {line})") from error

@@ -23,7 +23,7 @@ def load_wrong(files: LabFiles) -> list[Wrong]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # with or without the mark that some editors put in front
     except FileNotFoundError:
         raise BadInput(f"there is no {path}", "`lab new` writes one to start from") from None
     except UnicodeDecodeError as error:
@@ -45,7 +45,7 @@ def _possible(wrong: Wrong, source: LabSource) -> None:
     for step, score in wrong.steps.items():
         if score > points.get(step, -1):
             raise BadInput(f"{wrong.where}: step {step!r} cannot earn {score:g} points")
-    if wrong.score > sum(points.values()):
+    if not wrong.score <= sum(points.values()):  # not even NaN
         raise BadInput(f"{wrong.where}: it cannot score {wrong.score:g} of {sum(points.values())} points")
 
 

@@ -12,6 +12,7 @@ What follows BEGIN SOLUTION on its line is what the learner finds in the region'
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -104,12 +105,15 @@ def read_wrong(text: str, where: str) -> Wrong:
             step = raw["metadata"].get("step")
             if not isinstance(step, str):
                 raise BadInput(f"{where}: a code cell has no step", "Each code cell says `step: NAME`: it takes the place of that task")
+            if step in cells:
+                raise BadInput(f"{where}: two code cells are the step {step!r}", "One takes the place of that task")
             cells[step] = raw["source"]
     return Wrong(wrong["title"], wrong["score"], wrong.get("base", "solution"), cells, dict(wrong.get("steps", {})), where)
 
 
 def _read(text: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     import jupytext  # half a second that only authors wait for
+    import nbformat
     from jupytext.myst import MystMetadataParsingError
 
     match = re.match(r"---\n(.*?\n)---\n", text, re.DOTALL)
@@ -124,9 +128,15 @@ def _read(text: str, where: str) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(front, dict):
         raise BadInput(f"{where}: the front matter is not a mapping")
     try:
+        json.dumps(front, default=str, skipkeys=True)
+    except (ValueError, RecursionError):
+        raise BadInput(f"{where}: the front matter holds itself, by an alias (*)") from None
+    try:
         return front, jupytext.reads(text, fmt="md:myst")
-    except (MystMetadataParsingError, yaml.YAMLError, ValueError) as error:
-        raise BadInput(f"{where}: the metadata of a cell cannot be read ({' '.join(str(error).split())})") from None
+    except (MystMetadataParsingError, yaml.YAMLError, ValueError, nbformat.ValidationError) as error:
+        raise BadInput(
+            f"{where}: the metadata of a cell cannot be read ({' '.join(str(getattr(error, 'message', error)).split())})"
+        ) from None
 
 
 def _cell(raw: dict[str, Any], line: int, where: str) -> Cell:
@@ -134,6 +144,8 @@ def _cell(raw: dict[str, Any], line: int, where: str) -> Cell:
     tags = tuple(metadata.get("tags", ()))
     if "solution" in tags:
         return Cell("solution", code, source, line, tags)
+    if meant := [tag for tag in tags if "solution" in tag.lower()]:
+        raise BadInput(f"{where}: the tag {meant[0]!r} does not keep a cell from learners", "Write `tags: [solution]`")
     if "step" in metadata or "task" in tags:
         if not code:
             raise BadInput(f"{where}: a Markdown cell is marked as a task", "Answers are given in code cells, with lab.answer(step, value)")

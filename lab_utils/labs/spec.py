@@ -107,6 +107,12 @@ def spec_from_front_matter(name: str, lab: Any, steps: Sequence[Step], where: st
         params=dict(lab.get("params", {})),
         chapter=lab.get("chapter", ""),
     )
+    try:
+        json.dumps(sorted(spec.params.items()), allow_nan=False)
+    except (TypeError, ValueError):
+        raise BadInput(
+            f"{where}, front matter `lab.params`: something in it is not plain JSON", "A date, say, is text when it stands in quotes"
+        ) from None
     for key, how in spec.params.items():
         if "range" in how and how["range"][0] >= how["range"][1]:
             raise BadInput(f"{where}, front matter `lab.params.{key}.range`: {how['range']} holds no choice", "Write [lowest, highest]")

@@ -116,6 +116,33 @@ def test_front_matter_names_the_key_and_what_is_allowed() -> None:
     assert "front matter `lab` is missing" in refused(front=FRONT.replace("lab:\n", "other:\n"))
 
 
+@pytest.mark.parametrize("tags", ["solution", "null", "[1]", "{solution: 1}"])
+def test_tags_that_are_no_list_of_words_are_refused(tags: str) -> None:
+    assert "metadata of a cell" in refused(extra=f"\n```{{code-cell}} ipython3\n---\ntags: {tags}\n---\nx = 1\n```\n")
+
+
+@pytest.mark.parametrize("tag", ["Solution", "solutions", "hide-solution"])
+def test_a_tag_that_almost_says_solution_would_release_the_cell_and_is_refused(tag: str) -> None:
+    assert "does not keep a cell from learners" in refused(extra=f"\n```{{code-cell}} ipython3\n---\ntags: [{tag}]\n---\nx = 1\n```\n")
+
+
+@pytest.mark.parametrize(
+    "params", ["{d: {choice: [2026-01-01, b]}}", "{d: {choice: [.nan, 1]}}", "{1: {range: [1, 2]}, a: {range: [1, 2]}}"]
+)
+def test_parameters_that_are_not_plain_json_are_refused(params: str) -> None:
+    assert "not plain JSON" in refused(front=FRONT.replace("points: 5", f"points: 5\n  params: {params}"))
+
+
+def test_front_matter_that_holds_itself_is_refused() -> None:
+    assert "holds itself" in refused(front=FRONT.replace("[See a Service]", "&a [*a]"))
+
+
+def test_a_wrong_answer_says_each_step_once() -> None:
+    cell = "```{code-cell} ipython3\n:step: split\n1\n```\n"
+    with pytest.raises(BadInput, match="two code cells are the step 'split'"):
+        read_wrong(f"---\nwrong: {{title: Twice the same, score: 1}}\n---\n{cell}\n{cell}", "w.md")
+
+
 def test_front_matter_that_is_not_yaml_is_refused_with_its_line() -> None:
     assert "lab.md, line 7: the front matter is not YAML" in refused(front=FRONT.replace("minutes: 30", "minutes: [30"))
 
