@@ -20,6 +20,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from lab_utils.checks import run_checks
 from lab_utils.cluster import Cluster
+from lab_utils.errors import LabError
 from lab_utils.faults import inject
 from lab_utils.labs.catalog import LabFiles, root
 from lab_utils.labs.context import CheckContext
@@ -83,7 +84,12 @@ def _run(context: CheckContext, notebook: Notebook, env: dict[str, str], cell_ti
             if cell.cell_type != "code" or "check" in cell.metadata.get("tags", []):
                 continue
             for fault in cell.metadata.get("inject", []):
-                inject(context, fault["fault"], **fault["options"])
+                try:
+                    inject(context, fault["fault"], **fault["options"])
+                except LabError as error:
+                    if not context.spec.needs.bare:  # there, a notebook may not have made anything that could be broken
+                        raise
+                    errors[cell.id] = str(error)
             try:
                 client.execute_cell(cell, index)
             except (CellTimeoutError, DeadKernelError) as error:
