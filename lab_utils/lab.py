@@ -85,8 +85,8 @@ class Lab(Workspace):
             return ""
         return f'`lab.hint("{step}")` has {count(unlocked(self.spec, self.store, step), "hint")} for you.'
 
-    def hint(self, step: str) -> Shown:
-        """Hints for a step: one more after each failed check."""
+    def hint(self, step: str | None = None) -> Shown:
+        """Hints for a step, or for the first that has not passed: one more after each failed check."""
         return hints_for(self.spec, self.store, step)
 
     def progress(self) -> Shown:

@@ -68,8 +68,13 @@ def main() -> None:
     except KeyboardInterrupt:
         click.echo("lab: stopped", err=True)
         sys.exit(130)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:  # in one line, as all else is said
+        context = getattr(error, "ctx", None)
+        mend = f" See `{context.command_path} --help`" if context else ""
+        click.echo(f"lab: {error.format_message()}{mend}", err=True)
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)

@@ -175,7 +175,7 @@ def reset(name: str | None, lab: str | None) -> None:
     if lab:
         from lab_utils.lab import reset_lab
 
-        reset_lab(lab)
+        click.echo(f"Lab {reset_lab(lab, name)} is reset: nothing of it is left on the cluster", err=True)
         return
     from lab_utils.providers import provider
 

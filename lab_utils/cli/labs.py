@@ -62,9 +62,9 @@ def check(name: str, step: str | None, cluster: str | None) -> int:
 
 @click.command()
 @click.argument("name", metavar="LAB")
-@click.argument("step")
-def hint(name: str, step: str) -> None:
-    """Hints for a STEP: one more after each failed check. Needs no cluster."""
+@click.argument("step", required=False)
+def hint(name: str, step: str | None) -> None:
+    """Hints for a STEP, or for the first that has not passed: one more after each failed check. Needs no cluster."""
     from lab_utils.labs.hints import hints_for
 
     files = find_lab(name)

@@ -11,7 +11,13 @@ def unlocked(spec: LabSpec, store: Store, step: str) -> int:
     return min(max(store.attempts(step), 1), len(spec.step(step).hints))
 
 
-def hints_for(spec: LabSpec, store: Store, step: str) -> Note:
+def hints_for(spec: LabSpec, store: Store, step: str | None) -> Note:
+    """Of one step; without a name, of the first that has not passed."""
+    if step is None:
+        passed = {name for name, result in store.results().items() if result.passed}
+        step = next((each.name for each in spec.steps if each.name not in passed), None)
+        if step is None:
+            return Note(f"every step of {spec.name} has passed")
     hints = spec.step(step).hints
     level = unlocked(spec, store, step)
     store.saw_hints(step, level)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lab_utils.errors import BadInput
 from lab_utils.labs.build import build
-from lab_utils.labs.catalog import NAME, LabFiles, root
+from lab_utils.labs.catalog import NAME, LabFiles, all_labs, root
 
 TEMPLATE = Path(__file__).resolve().parent / "template"
 
@@ -20,6 +20,8 @@ def new_lab(name: str) -> list[Path]:
     if taken:
         raise BadInput(f"{files.says(taken[0])} exists already")
     number, _, topic = name.partition("-")
+    if same := [lab.name for lab in [*all_labs(), *all_labs(sources=True)] if lab.name.startswith(f"{number}-")]:
+        raise BadInput(f"the number {number} is taken by {same[0]}", "Labs are called by their numbers: choose another")
     words = {"@NAME@": name, "@NUMBER@": number, "@TITLE@": topic.replace("-", " ").capitalize()}
     written = []
     for template in sorted(TEMPLATE.rglob("*.*")):

@@ -55,12 +55,17 @@ def test_the_solution_goes_where_one_says_but_never_among_the_labs(example: LabF
         (["build", "98"], "there is no lab '98'. There are: 99-example"),
         (["build", "99", "--all"], "both labs and --all were given"),
         (["new", "99-example"], "exists already"),
+        (["new", "99-other"], "the number 99 is taken by 99-example"),
         (["new", "dns"], "'dns' is not a lab's name"),
         (["new", "../09-dns"], "is not a lab's name"),
         (["hint", "99", "nope"], "has no step 'nope'. Its steps are: predict, notes, explain, mend"),
         (["check", "99"], "there is no cluster here"),
         (["check", "99", "--cluster", "mine"], "no cluster named 'mine'"),
         (["start", "98"], "there is no lab '98'"),
+        (["reset", "99", "--name", "mine"], "no cluster named 'mine'"),
+        (["check"], "Missing argument 'LAB'. See `lab check --help`"),
+        (["start", "--port", "0"], "1<=x<=65535. See `lab start --help`"),
+        (["chekc"], "No such command 'chekc'"),
     ],
 )
 def test_what_cannot_be_right_is_one_line_and_code_2(example: LabFiles, words: list[str], why: str) -> None:  # noqa: F811
@@ -76,6 +81,16 @@ def test_hints_escalate_with_failed_checks_and_survive_the_process(example: LabF
     for _ in range(2):
         store.record(CheckResult("predict", 3, 0, "failed"))
     assert second in lab("hint", "99", "predict").stdout
+
+
+def test_without_a_step_the_hints_are_for_the_first_that_has_not_passed(example: LabFiles) -> None:  # noqa: F811
+    assert lab("hint", "99").stdout == lab("hint", "99", "predict").stdout
+    store = Store.of_learner(example.name)
+    store.record(CheckResult("predict", 3, 3, "passed"))
+    assert lab("hint", "99").stdout == lab("hint", "99", "notes").stdout
+    for step in example.spec.steps:
+        store.record(CheckResult(step.name, step.points, step.points, "passed"))
+    assert "every step of 99-example has passed" in lab("hint", "99").stdout
 
 
 def test_progress_needs_no_cluster(example: LabFiles) -> None:  # noqa: F811
