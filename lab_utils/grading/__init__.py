@@ -16,6 +16,7 @@ Modules, from the outside in
     engine kernel                 papermill's walk over the cells, and the loop that talks to a hostile kernel
     sandbox inside cgroups relay  where it runs, and its ways out
     arena pristine access         the cluster before and after, and what a student may do on it
+    bare                          the same where there is no cluster yet: machines made anew for each submission
     results write report exports  what is written down
     limits                        what one submission may use up
 

@@ -4,7 +4,9 @@
                               reach for the node are refused by the Pod Security Standard "baseline"
     elsewhere                 reading, but no Secrets
     on nodes                  access: none → nothing; look → `look.pl` as the key's forced command;
-                              change → root on throw-away nodes, and with it all of the cluster
+                              change → root on throw-away nodes, and with it all of the cluster.
+                              On embedded nodes that are not guarded (lab_utils.embedded.guard) such a root can
+                              reach this machine: give it to students whom you would give that
 
 Everything is made with one label and taken back in `revoke`; what a killed grader has left is taken back by the
 next one, before it gives anything.

@@ -8,6 +8,7 @@ LAB_TEST_LABS=07-cni,12-volumes names some.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -21,7 +22,10 @@ from lab_utils.labs.catalog import LabFiles, all_labs
 from lab_utils.labs.lifecycle import missing_needs
 from lab_utils.labs.release import handed_in, released, solution
 from lab_utils.labs.scaffold import new_lab
-from lab_utils.progress import Silent
+from lab_utils.labs.spec import Needs
+from lab_utils.progress import Progress, Silent
+from lab_utils.providers import ClusterSpec, provider
+from tests.conftest import PROVIDER
 from tests.labs.judges import Score, scores
 
 SCAFFOLD = "99-scaffold"
@@ -51,14 +55,36 @@ def files(name: str, scaffold: LabFiles) -> LabFiles:
 
 
 @pytest.fixture(scope="module")
-def judged(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+def bare_cluster(progress: Progress) -> Iterator[Cluster]:
+    """Two machines on which nothing runs, for labs that begin so: another cluster than everybody's."""
+    chosen, name = provider(PROVIDER), f"bare-{os.getpid()}"
+    if PROVIDER not in ("embedded", "vagrant"):
+        pytest.skip(f"provider {PROVIDER} makes no bare nodes")
+    if not (usable := chosen.usability()).usable:
+        pytest.skip(f"no bare nodes can be made here: {usable.why}")
+    try:
+        yield chosen.up(ClusterSpec(name, workers=1, bare=True, guarded=PROVIDER == "embedded"), progress)
+    finally:
+        chosen.down(name, progress)
+
+
+@pytest.fixture(scope="module")
+def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """All notebooks of a lab, scored in one go when the first test of the lab asks."""
+
+    def cluster_for(needs: Needs) -> Cluster:
+        if needs.bare and not os.environ.get("LAB_TEST_CLUSTER"):
+            found: Cluster = request.getfixturevalue("bare_cluster")
+        else:
+            found = request.getfixturevalue("cluster")
+        return found
 
     @cache
     def of(files: LabFiles) -> dict[str, Score]:
         if files.name not in CHOSEN and CHOSEN != ["all"]:
             pytest.skip("graded by `make test-labs`")
         needs = files.spec.needs
+        cluster = cluster_for(needs)
         give(cluster, Silent(), metrics=needs.metrics, storage=needs.storage, images=needs.images)
         if lacking := missing_needs(files.spec, cluster):
             pytest.skip(f"this cluster lacks {', '.join(lacking)}")
@@ -66,6 +92,8 @@ def judged(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory):  # type:
         notebooks = {"solution": solution(source), "untouched": released(source)}
         notebooks |= {Path(wrong.where).stem: handed_in(source, wrong) for wrong in load_wrong(files)}
         notebooks["solution-again"] = solution(source)
+        if only := os.environ.get("LAB_TEST_NOTEBOOKS"):  # while one is written; the tests of the others then fail
+            notebooks = {name: notebook for name, notebook in notebooks.items() if name in only.split(",")}
         return scores(files, notebooks, cluster, Path(mkdtemp(dir=tmp_path_factory.getbasetemp())))
 
     return of
