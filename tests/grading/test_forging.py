@@ -6,9 +6,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from lab_utils.errors import Unhealthy
+from lab_utils.grading.limits import Limits
+from lab_utils.grading.results import Grade
+from lab_utils.grading.unit import Course
+from lab_utils.labs.catalog import LabFiles
+from lab_utils.run import Result
 from tests.grading.conftest import FULL, RIGHT, STEPS, Grader, Notebook, earned
 
 HandedIn = Callable[..., Notebook]
@@ -235,15 +244,42 @@ def test_right_in_an_unusual_way_is_right(grader: Grader, handed_in: HandedIn, c
     assert grade.score == FULL, [step.message for step in grade.steps]
 
 
-def test_the_students_own_parameters_are_used_when_the_notebook_tells_whose_it_is(
-    grader: Grader, handed_in: HandedIn, root: object
-) -> None:
-    from pathlib import Path
-
-    from lab_utils.labs.catalog import LabFiles
-
+def test_the_students_own_parameters_are_used_when_the_notebook_tells_whose_it_is(grader: Grader, handed_in: HandedIn, root: Path) -> None:
     learner = "0123456789abcdef0123456789abcdef"
-    number = LabFiles("90-answers", Path(str(root))).spec.draw(learner)["first"]
+    number = LabFiles("90-answers", root).spec.draw(learner)["first"]
     notebook = handed_in(sum=f'lab.answer("sum", {number + 1})', double=f'lab.answer("double", {2 * (number + 1)})')
     notebook["cells"][1]["outputs"] = [{"output_type": "display_data", "data": {}, "metadata": {"lab": {"learner": learner}}}]
     assert grader(notebook).score == FULL
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["a cluster that answers", "a cluster that does not"])
+def test_what_a_student_has_deleted_cannot_be_broken_and_that_costs_its_steps_only(root: Path, answers: bool) -> None:
+    """The course's own cell wants to break a Service that is not there any more: the run goes on, unless it is our cluster that fails."""
+    files = LabFiles("90-answers", root)
+
+    def kubectl(*words: str, **_: object) -> Result:
+        if not answers:
+            raise Unhealthy("connection refused")
+        return Result("", "", 0)
+
+    def find(*_: object) -> None:
+        kubectl()
+
+    context: Any = SimpleNamespace(
+        spec=files.spec,
+        cluster=SimpleNamespace(kubectl=kubectl),
+        fill=str,
+        find=find,
+        namespace="lab-90",
+        store=SimpleNamespace(faults=list),
+    )
+    result = Grade("ada.ipynb", "ada", 0, 0, "graded")
+    course = Course(files, context, None, [], result, Limits(), lambda event: None)  # type: ignore[arg-type]
+    if answers:
+        course._inject({"fault": "selector-wrong", "options": {"name": "web"}})
+        assert result.notes == [
+            "the fault selector-wrong could not be injected: the fault 'selector-wrong' cannot be made: service lab-90/web does not exist"
+        ]
+    else:
+        with pytest.raises(Unhealthy):
+            course._inject({"fault": "selector-wrong", "options": {"name": "web"}})
