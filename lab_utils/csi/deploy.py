@@ -9,6 +9,8 @@ The driver's name is also that of its folder on each node, below /var/lib. Two d
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ import yaml
 
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
+from lab_utils.csi import recording
 from lab_utils.embedded.kubeadm import manifest
 
 CODE = Path(__file__).parent
 IN_PODS = ("__init__.py", "protocol.py", "disks.py", "driver.py", "registrar.py", "attacher.py", "student.py")
 IMAGES = tuple(pinned().image(name).name for name in ("csi", "csi-provisioner", "csi-resizer"))
+NONE: Mapping[str, str] = {}
 SNAPSHOT_IMAGES = tuple(pinned().image(name).name for name in ("csi-snapshotter", "snapshot-controller"))
 
 
@@ -35,7 +39,15 @@ def code() -> dict[str, Any]:
     }
 
 
-def objects(namespace: str, driver: str, storage_class: str, module: str = "csi.driver", snapshots: bool = False) -> list[dict[str, Any]]:
+def objects(
+    namespace: str,
+    driver: str,
+    storage_class: str,
+    *,
+    module: str = "csi.driver",
+    snapshots: bool = False,
+    labels: Mapping[str, str] = NONE,
+) -> list[dict[str, Any]]:
     keys = ("csi", "csi-provisioner", "csi-resizer", "csi-snapshotter", "snapshot-controller")
     images = {key.replace("-", "_").upper(): pinned().image(key).name for key in keys}
     values = {"NAMESPACE": namespace, "DRIVER": driver, "CLASS": storage_class, "MODULE": module, **images}
@@ -45,30 +57,28 @@ def objects(namespace: str, driver: str, storage_class: str, module: str = "csi.
         daemons = next(each for each in found if each["kind"] == "DaemonSet")["spec"]["template"]["spec"]
         daemons["containers"] = [each for each in daemons["containers"] if each["name"] != "snapshotter"]
     for each in found:
-        each["metadata"].setdefault("labels", {})["csi-driver"] = driver
+        each["metadata"].setdefault("labels", {}).update({"csi-driver": driver, **labels})
     return found
 
 
-def install(
-    cluster: Cluster, namespace: str, driver: str, storage_class: str, *, module: str = "csi.driver", snapshots: bool = False
-) -> None:
+def install(cluster: Cluster, namespace: str, driver: str, storage_class: str, **options: Any) -> None:
     """Bring the driver up on every worker, and wait until the kubelets know it."""
-    for each in objects(namespace, driver, storage_class, module, snapshots):
+    for each in objects(namespace, driver, storage_class, **options):
         cluster.apply(each, None if each["metadata"].get("namespace") else namespace)
         if each["kind"] == "CustomResourceDefinition":
             cluster.wait(f"crd/{each['metadata']['name']} condition=Established")
-    known(cluster, driver)
+    started(cluster, namespace)
 
 
-def known(cluster: Cluster, driver: str, timeout: float = 120) -> None:
-    """Wait until the CSINode object of every worker names the driver."""
+def started(cluster: Cluster, namespace: str) -> None:
+    """Its Pods are ready when the kubelets know the driver: the registrar's startup probe sees to that."""
+    cluster.kubectl("-n", namespace, "rollout", "status", "daemonset/csi", "--timeout=180s", timeout=200)
 
-    def everywhere() -> bool:
-        items = cluster.get("csinodes")["items"]
-        having = {each["metadata"]["name"] for each in items if driver in [one["name"] for one in each["spec"].get("drivers") or []]}
-        return {node.name for node in cluster.workers} <= having
 
-    cluster.wait(everywhere, timeout=timeout, why=f"the kubelets do not know the driver {driver}")
+def restart(cluster: Cluster, namespace: str) -> None:
+    """With the code that is in the ConfigMaps now. What is mounted stays mounted."""
+    cluster.kubectl("-n", namespace, "delete", "pods", "-l", "app=csi", "--wait=true", "--timeout=60s")
+    started(cluster, namespace)
 
 
 def pods(cluster: Cluster, namespace: str) -> dict[str, str]:
@@ -84,3 +94,32 @@ def remove(cluster: Cluster, namespace: str, driver: str) -> None:
     cluster.kubectl("delete", kinds, "-l", f"csi-driver={driver}", "--ignore-not-found")
     for node in cluster.workers:
         node.run(f"rm -rf /var/lib/{driver} /var/lib/kubelet/plugins/{driver} /var/lib/kubelet/plugins_registry/{driver}-reg.sock")
+
+
+def ask(cluster: Cluster, namespace: str, node: str, *calls: tuple[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Call the driver on a node oneself, as a sidecar would: ("Node/NodeGetInfo", {}). The answers, each with its code."""
+    said = cluster.kubectl(
+        "-n", namespace, "exec", pods(cluster, namespace)[node], "-c", "driver", "--", "python3", "-c", ASK, json.dumps(calls)
+    )
+    return [(code, answer) for code, answer in json.loads(said.stdout)]
+
+
+ASK = """
+import json, sys
+from pathlib import Path
+from csi.protocol import Refused, call
+def ask(method, request):
+    try:
+        return "OK", call(Path("/sockets/kubelet.sock"), method, request)
+    except Refused as refused:
+        return refused.code, {"why": refused.why}
+print(json.dumps([ask(*each) for each in json.loads(sys.argv[1])]))
+"""
+
+
+def log(cluster: Cluster, namespace: str) -> list[recording.Call]:
+    """What the drivers of all nodes have recorded since they were started."""
+    found = []
+    for node, pod in pods(cluster, namespace).items():
+        found += recording.calls(cluster.kubectl("-n", namespace, "logs", pod, "-c", "driver").stdout, node)
+    return sorted(found, key=lambda call: call.at)

@@ -45,7 +45,7 @@ class Identity:
 
 
 class Controller:
-    CAN = (
+    CAN: tuple[str, ...] = (
         *("CREATE_DELETE_VOLUME", "PUBLISH_UNPUBLISH_VOLUME", "LIST_VOLUMES", "GET_CAPACITY"),
         *("CREATE_DELETE_SNAPSHOT", "LIST_SNAPSHOTS", "CLONE_VOLUME"),
     )
