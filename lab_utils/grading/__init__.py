@@ -18,6 +18,7 @@ Modules, from the outside in
     arena pristine access         the cluster before and after, and what a student may do on it
     bare                          the same where there is no cluster yet: machines made anew for each submission
     results write report exports  what is written down
+    scratch                       temporary folders
     limits                        what one submission may use up
 
 On a node, `look.pl` is the only thing that a student's key can run when a lab looks and does not touch.

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import lab_utils
 from lab_utils.errors import BadInput, Busy
-from lab_utils.grading import cgroups
+from lab_utils.grading import cgroups, scratch
 from lab_utils.grading.arena import NO_CLUSTER
 from lab_utils.grading.discover import Entry
 from lab_utils.grading.limits import Limits
@@ -61,6 +61,7 @@ def grade_all(files: LabFiles, entries: Sequence[Entry], out: Path, slots: Seque
         if entry.submission not in grades:
             todo.put(entry)
     cgroups.sweep()
+    scratch.sweep()
     if todo.qsize():
         warm_up()
     watcher.begun(len(entries), len(grades))

@@ -13,7 +13,6 @@ nothing is dropped in silence.
 from __future__ import annotations
 
 import re
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from lab_utils.errors import BadInput
 from lab_utils.grading.archive import ARCHIVES, SKIPPED, unpack
 from lab_utils.grading.limits import Limits
+from lab_utils.grading.scratch import Scratch
 from lab_utils.grading.submission import Rejected, clean, read_file
 
 CANVAS = re.compile(r"(?P<student>[^_]+)_(?P<late>late_)?(?P<id>\d+)_(?P<other>\d+)_(?P<file>.+)", re.IGNORECASE | re.DOTALL)
@@ -48,7 +48,7 @@ class Found:
     entries: list[Entry] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)  # files that nobody handed in as a notebook
     out: Path | None = None  # the folder of results, which may lie among the submissions and is none
-    folders: list[tempfile.TemporaryDirectory[str]] = field(default_factory=list)
+    folders: list[Scratch] = field(default_factory=list)
 
     def cleanup(self) -> None:
         for folder in self.folders:
@@ -108,7 +108,7 @@ def _student_above(path: Path) -> Entry | None:
 
 
 def _zip(path: Path, lab: str, found: Found, limits: Limits) -> None:
-    temporary = tempfile.TemporaryDirectory(prefix="lab-grade-")
+    temporary = Scratch()
     found.folders.append(temporary)
     unpacked = unpack(path, Path(temporary.name), limits)
     _folder(Path(temporary.name), path.with_suffix(""), lab, found, limits)
@@ -180,7 +180,7 @@ def _student_folder(folder: Path, shown: str, lab: str, system: str, found: Foun
 
 def _zip_of_student(path: Path, shown: str, lab: str, found: Found, limits: Limits, owner: Entry | None = None) -> None:
     """A student's own archive, in a folder: one notebook is looked for in it."""
-    temporary = tempfile.TemporaryDirectory(prefix="lab-grade-")
+    temporary = Scratch()
     found.folders.append(temporary)
     unpacked = unpack(path, Path(temporary.name), limits)
     notebooks = [one for one in sorted(Path(temporary.name).rglob("*")) if _is_notebook(one)]

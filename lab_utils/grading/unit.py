@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -28,6 +27,7 @@ from lab_utils.grading.limits import Limits
 from lab_utils.grading.relay import Relay
 from lab_utils.grading.results import Grade, Shown, StepGrade, not_executed, number, rejected
 from lab_utils.grading.sandbox import ANSWERS, View
+from lab_utils.grading.scratch import Scratch
 from lab_utils.grading.submission import Rejected, Submission, read_file, read_submission
 from lab_utils.labs.catalog import LabFiles
 from lab_utils.labs.context import CheckContext
@@ -78,7 +78,7 @@ def grade(job: Job, tell: Tell = lambda event: None) -> Grade:
         return rejected(job.entry, spec, str(why))
     result = Grade.begin(job.entry, spec)
     result.notes += submission.notes
-    with tempfile.TemporaryDirectory(prefix="lab-grade-") as folder:
+    with Scratch() as folder:
         _run(job, files, trusted, submission, result, Path(folder), tell)
     result.seconds = round(time.monotonic() - begun, 2)
     return result
