@@ -8,8 +8,10 @@ The driver's name is also that of its folder on each node, below /var/lib. Two d
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -123,3 +125,13 @@ def log(cluster: Cluster, namespace: str) -> list[recording.Call]:
     for node, pod in pods(cluster, namespace).items():
         found += recording.calls(cluster.kubectl("-n", namespace, "logs", pod, "-c", "driver").stdout, node)
     return sorted(found, key=lambda call: call.at)
+
+
+def source(file: str, name: str) -> str:
+    """The text of a class, a function, or a method ("Node.NodeStageVolume") of what runs in the Pods."""
+    text = (CODE / file).read_text(encoding="utf-8")
+    here: Any = ast.parse(text)
+    for part in name.split("."):
+        here = next(each for each in here.body if getattr(each, "name", "") == part)
+    first = min([here.lineno, *(decorator.lineno for decorator in here.decorator_list)])
+    return textwrap.dedent("\n".join(text.splitlines()[first - 1 : here.end_lineno]))
