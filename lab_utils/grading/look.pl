@@ -119,7 +119,17 @@ my %known;
         words_ok(\@w, '-[LSCpsdonfgrq]', '--(?:sport|dport|proto|src|dst|orig-src|orig-dst|orig-port-src|orig-port-dst|reply-src|reply-dst|state|output|dst-nat|src-nat|any-nat|status|family|stats|count|dump)', $plain);
     },
     ss => sub { words_ok($_[0], '-[tulnpaxeiomrs460HOw]+', '--(?:tcp|udp|listening|numeric|processes|all|no-header|json)', $plain) },
-    ps => sub { refuse("'e' shows what programs have in their environment") if grep { /^[a-z]*e[a-z]*$/ } @{ $_[0] }[grep { !$_ || $_[0][$_ - 1] !~ /^-/ } 0 .. $#{ $_[0] }]; words_ok($_[0], '-?[A-Za-z0-9_,:=%+.]+', '--[a-z-]+=?[A-Za-z0-9_,+%.-]*', '-[A-Za-z]*') },
+    ps => sub {
+        # Environments are shown by `e` in BSD's way of writing (also in `ps -auxe`, which ps reads so when there is no user xe) and by the column environ.
+        my @w = @{ $_[0] };
+        for my $at (0 .. $#w) {
+            my $shows = $w[$at] =~ /environ/i || ($w[$at] =~ /^-[A-Za-z]*e/ && $w[$at] =~ /^-[A-Za-z]*[^-AFHLMTZcdefjlowy]/);
+            my $value = $at && $w[ $at - 1 ] =~ /^-(?:-(?:q?pid|ppid|format|sort|tty|sid|[a-z]*user|[a-z]*group|cols|columns|width|rows|lines)|[A-Za-z]*[oOCuUgGtsqpkN])$/;
+            $shows ||= $w[$at] =~ /^[A-Za-z0-9]*e/ && !$value;
+            refuse("ps may not show what programs have in their environment") if $shows;
+        }
+        words_ok(\@w, '-?[A-Za-z0-9_,:=%+.]+', '--[a-z-]+=?[A-Za-z0-9_,+%.-]*', '-[A-Za-z]*');
+    },
     crictl => sub {
         my @w = @{ $_[0] };
         words_ok([shift @w // ""], qw(ps pods images img inspect inspecti inspectp stats statsp info version imagefsinfo logs));
