@@ -103,6 +103,9 @@ def grade(
     click.echo(
         f"{len(grades)} submissions of {files.name}: {len(grades) - rejected - len(failed)} graded, {rejected} rejected. Results: {out}"
     )
+    broken = [step for each in grades for step in each.steps if step.status == "error"]
+    if broken:  # a check of ours, or a cluster that did not answer: nobody's points should hang on it unseen
+        click.echo(f"lab: {len(broken)} steps could not be judged (first {broken[0].step!r}: {broken[0].message})", err=True)
     if failed:
         click.echo(f"lab: {len(failed)} could not be graded ({failed[0].message})", err=True)
     return 1 if failed else 0

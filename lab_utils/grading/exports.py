@@ -15,7 +15,10 @@ from lab_utils.labs.spec import LabSpec
 NBGRADER = ["assignment", "duedate", "timestamp", "student_id", "last_name", "first_name", "email"]
 NBGRADER += ["raw_score", "late_submission_penalty", "score", "max_score"]
 CANVAS = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
-MOODLE = ["Identifier", "Full name", "Email address", "Status", "Grade", "Maximum grade", "Last modified (submission)", "Feedback comments"]
+# Moodle takes a worksheet only when it has Identifier, Grade and "Last modified (grade)": mod/assign/feedback/offline/importgradeslib.php,
+# `init`. That time left empty, a grade that somebody has given by hand is not written over.
+MOODLE = ["Identifier", "Full name", "Email address", "Status", "Grade", "Maximum grade", "Last modified (submission)"]
+MOODLE += ["Last modified (grade)", "Feedback comments"]
 
 
 def per_student(grades: Iterable[Grade]) -> list[Grade]:
@@ -23,9 +26,18 @@ def per_student(grades: Iterable[Grade]) -> list[Grade]:
     best: dict[tuple[str, str], Grade] = {}
     for grade in grades:
         key = (grade.student, grade.student_id)
-        if key not in best or grade.score > best[key].score:
+        if key not in best or _worth(grade) > _worth(best[key]):
             best[key] = grade
     return list(best.values())
+
+
+def _worth(grade: Grade) -> tuple[bool, float]:
+    return grade.status != "error", grade.score
+
+
+def _score(grade: Grade) -> float | str:
+    """Nothing where the grader failed: a gradebook leaves such a student as it was, and would take 0 for a grade."""
+    return "" if grade.status == "error" else grade.score
 
 
 def grades_csv(spec: LabSpec, grades: Iterable[Grade]) -> str:
@@ -41,9 +53,9 @@ def grades_csv(spec: LabSpec, grades: Iterable[Grade]) -> str:
                 last if first else "",
                 first,
                 "",
-                grade.score,
+                _score(grade),
                 0,
-                grade.score,
+                _score(grade),
                 grade.max_score,
             ]
         )
@@ -53,7 +65,7 @@ def grades_csv(spec: LabSpec, grades: Iterable[Grade]) -> str:
 def canvas_csv(spec: LabSpec, grades: Iterable[Grade], assignment: str = "") -> str:
     """Canvas finds students by ID, which it wrote into the files' names, and the assignment by "Name (id)"."""
     rows: list[list[Any]] = [["    Points Possible", "", "", "", "", spec.points]]
-    rows += [[grade.student, grade.student_id, "", "", "", grade.score] for grade in per_student(grades)]
+    rows += [[grade.student, grade.student_id, "", "", "", _score(grade)] for grade in per_student(grades)]
     return _csv([*CANVAS, assignment or f"{spec.title} ({spec.name})"], rows)
 
 
@@ -62,7 +74,7 @@ def moodle_csv(spec: LabSpec, grades: Iterable[Grade]) -> str:
     rows = []
     for grade in per_student(grades):
         who = f"Participant {grade.student_id}" if grade.student_id else ""
-        rows.append([who, grade.student, "", "Submitted for grading", grade.score, grade.max_score, "", feedback(grade)])
+        rows.append([who, grade.student, "", "Submitted for grading", _score(grade), grade.max_score, "", "", feedback(grade)])
     return _csv(MOODLE, rows)
 
 
