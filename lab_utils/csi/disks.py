@@ -151,16 +151,24 @@ def mount(disk: Disk, path: Path) -> None:
     """The image becomes a block device, which vanishes by itself with its last mount."""
     for attempt in range(20):
         with MOUNTING:
-            device = free_loop_device()
+            # A disk that is mounted elsewhere, also where we do not see it, has its device. A second one would ruin the file system.
+            device, how = device_of(disk), "nouuid"
+            source = device or disk.image
+            if not device:
+                how += f",loop={free_loop_device()}"
             try:
-                # nouuid: a copy of a disk has the same UUID, and XFS would not mount both.
-                run("mount", "-t", "xfs", "-o", f"nouuid,loop={device}", disk.image, path)
+                run("mount", "-t", "xfs", "-o", how, source, path)  # nouuid: XFS would not mount a copy beside its original
                 break
             except RuntimeError as error:
-                # Whoever shares this kernel may have taken the device in between.
+                # Whoever shares this kernel may have taken the free device in between.
                 if attempt == 19 or "loop device" not in str(error):
                     raise
     run("xfs_growfs", path)  # a copy may have been made larger than its source
+
+
+def device_of(disk: Disk) -> Path | None:
+    numbers = (int(each.name.removeprefix("loop")) for each in Path("/sys/block").glob("loop*"))
+    return next((device_node(number) for number in numbers if backs(disk, number)), None)
 
 
 def free_loop_device() -> Path:
