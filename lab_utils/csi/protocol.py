@@ -7,6 +7,8 @@ generated code, and works with the library of any year. It was made so, from CSI
 
     protoc --descriptor_set_out=csi.binpb csi.proto pluginregistration.proto
 
+In use:
+
     class Node:
         @needs("volume_id")
         def NodeUnstageVolume(self, request):        # a protobuf message comes in
