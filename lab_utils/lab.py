@@ -25,6 +25,7 @@ from lab_utils.errors import LabError
 from lab_utils.faults import inject as inject_fault
 from lab_utils.faults import undo_all
 from lab_utils.labs import views
+from lab_utils.labs.bare import meant
 from lab_utils.labs.catalog import LabFiles, find_lab
 from lab_utils.labs.context import CheckContext
 from lab_utils.labs.hints import count, hints_for, unlocked
@@ -39,7 +40,7 @@ class Lab(Workspace):
 
     def __init__(self, name: str, cluster: str | None = None) -> None:
         files = find_lab(name)
-        found = connect(cluster)
+        found = connect(meant(files.spec, cluster))
         super().__init__(files.spec, files.checks, found, learner_id(), Store.of_learner(files.name, found.name))
         self.graded = "LAB_ANSWERS" in os.environ
         self.lacking: list[str] = []
@@ -156,7 +157,7 @@ def reset_lab(name: str, cluster: str | None = None) -> str:
     """
     files: LabFiles = find_lab(name)
     try:
-        found = connect(cluster)
+        found = connect(meant(files.spec, cluster))
     except LabError:
         Store.of_learner(files.name).begin_anew()  # without a cluster there is nothing else to undo
         raise

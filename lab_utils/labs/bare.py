@@ -14,14 +14,16 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lab_utils.cluster import Cluster, Node
+from lab_utils.cluster import Cluster, Node, known_clusters, load_record
 from lab_utils.errors import BadInput, LabError
+from lab_utils.labs.spec import LabSpec
 from lab_utils.labs.workspace import Workspace
 from lab_utils.progress import Silent
 
@@ -37,6 +39,14 @@ TRACES = (
     "/var/lib/etcd/member",
     "/etc/cni/net.d/10-flannel.conflist",
 )
+
+
+def meant(spec: LabSpec, cluster: str | None) -> str | None:
+    """Which cluster is meant when none is named: for a lab on bare nodes the one that is bare, whatever else runs."""
+    if cluster is None and spec.needs.bare and not any(name in os.environ for name in ("LAB_CLUSTER", "LAB_CLUSTER_FILE")):
+        bare = [name for name in known_clusters() if load_record(name).options.get("bare")]
+        return bare[0] if len(bare) == 1 else None
+    return cluster
 
 
 def prepare(lab: Workspace, mark: str) -> bool:

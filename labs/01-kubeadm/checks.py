@@ -46,6 +46,7 @@ echo "runs $(systemctl is-active containerd)"
 echo "enabled $(systemctl is-enabled containerd 2>/dev/null)"
 echo "kubelet $(systemctl is-enabled kubelet 2>/dev/null)"
 echo "systemd $(timeout 20 containerd config dump 2>/dev/null | grep -oE 'SystemdCgroup = (true|false)' | tail -1 | cut -d' ' -f3)"
+echo "running $(timeout 20 crictl info -o json 2>/dev/null | jq -r '.config.containerd.runtimes.runc.options.SystemdCgroup')"
 echo "forwards $(cat /proc/sys/net/ipv4/ip_forward)"
 for file in $(for d in /usr/lib/sysctl.d /run/sysctl.d /etc/sysctl.d; do ls $d/*.conf 2>/dev/null; done | sort -t/ -k5) /etc/sysctl.conf; do
   sed -nE 's#^[[:space:]]*-?net[./]ipv4[./]ip_forward[[:space:]]*=[[:space:]]*([01]).*#later \1#p' "$file" 2>/dev/null; done
@@ -227,7 +228,8 @@ def ready_to_go(node: Node) -> dict[str, bool]:
     return {
         "containerd runs": said.get("runs") == "active",
         "containerd is enabled": said.get("enabled") == "enabled",
-        "the cgroup driver": said.get("systemd") == str(driver == "systemd").lower(),
+        # In the file, and in the containerd that runs: who changes the one has to restart the other.
+        "the cgroup driver": said.get("systemd") == said.get("running") == str(driver == "systemd").lower(),
         "kubelet is enabled": said.get("kubelet") == "enabled",
         "forwards now": said.get("forwards") == "1",
         "forwards after a restart": said.get("later") == "1",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from lab_utils.cluster import Cluster, ClusterRecord
-from lab_utils.labs.bare import kubeconfig
+from lab_utils.labs.bare import kubeconfig, meant
 from lab_utils.labs.lifecycle import missing_needs
 from lab_utils.labs.spec import LabSpec, Needs
 
@@ -72,3 +74,18 @@ def test_a_bare_cluster_is_not_asked_what_only_an_api_can_say() -> None:
     assert missing_needs(usual, Cluster(record, [])) == ["a cluster in which Kubernetes runs (the nodes of this one are bare)"]
     bare = LabSpec("98-bare", "Bare", 5, ("Look",), Needs(workers=0, access="none", bare=True), ("lab-98",))
     assert missing_needs(bare, Cluster(record, [])) == []
+
+
+def test_a_lab_on_bare_nodes_takes_the_bare_cluster_whatever_else_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_STATE", str(tmp_path))
+    for name in ("LAB_CLUSTER", "LAB_CLUSTER_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    spec = LabSpec("98-bare", "Bare", 5, ("Look",), Needs(bare=True), ("lab-98",))
+    ClusterRecord("lab", "embedded", "up", "/nowhere", [], options={"bare": False}).save()
+    assert meant(spec, None) is None
+    ClusterRecord("two", "embedded", "up", "/nowhere", [], options={"bare": True}).save()
+    assert meant(spec, None) == "two"
+    assert meant(spec, "lab") == "lab", "unless somebody names another"
+    assert meant(replace(spec, needs=Needs()), None) is None
+    monkeypatch.setenv("LAB_CLUSTER", "lab")
+    assert meant(spec, None) is None
