@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lab_utils.cluster import Cluster, ClusterRecord, cluster_dir
+from lab_utils.errors import BadInput
 from lab_utils.progress import Progress
+from lab_utils.providers import ClusterSpec
 
 
 @contextmanager
@@ -18,6 +22,20 @@ def locked(name: str, progress: Progress) -> Iterator[None]:
 
     with store.locked(cluster_dir(f".{name}"), progress):
         yield
+
+
+def as_it_is(spec: ClusterSpec, options: dict[str, Any]) -> ClusterSpec:
+    """What was asked for, of a cluster that exists: its nodes and its proxy stay what they were made as, whatever is said now."""
+    was = {"bare": bool(options.get("bare")), "guarded": bool(options.get("guarded")), "proxy_mode": options.get("proxy_mode", "iptables")}
+    asked = [
+        *(["with bare nodes"] if spec.bare and not was["bare"] else []),
+        *(["with guarded nodes"] if spec.guarded and not was["guarded"] else []),
+        *([f"with kube-proxy in {spec.proxy_mode} mode"] if spec.proxy_mode not in (ClusterSpec.proxy_mode, was["proxy_mode"]) else []),
+    ]
+    if asked:
+        mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
+        raise BadInput(f"cluster {spec.name!r} exists, and was not made {asked[0]}", mend)
+    return replace(spec, **was)
 
 
 def with_addons(cluster: Cluster, progress: Progress) -> Cluster:

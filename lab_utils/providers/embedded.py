@@ -14,7 +14,7 @@ from lab_utils.embedded.privileged import perform
 from lab_utils.errors import HostLacks, LabError
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import cluster_keys, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, cluster_keys, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 
 NEEDED = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
@@ -52,11 +52,13 @@ class Embedded:
         usable = self.usability()
         if not usable.usable:
             raise HostLacks(f"the embedded provider cannot run here: {usable.why}", usable.mend)
+        folder = cluster_dir(spec.name)
+        before = load_record(spec.name).options if (folder / "cluster.json").exists() else {}  # what was added once stays
+        if before:
+            spec = as_it_is(spec, before)
         check_room(spec.workers + 1)
         made = perform("prepare", {}, progress)
-        folder = cluster_dir(spec.name)
         keys = cluster_keys(folder)
-        before = load_record(spec.name).options if (folder / "cluster.json").exists() else {}  # what was added once stays
         record = ClusterRecord(
             name=spec.name,
             provider=self.name,

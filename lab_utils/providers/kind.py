@@ -16,7 +16,7 @@ from lab_utils.kind import bootstrap, docker, settings
 from lab_utils.kind.node import KindNode
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import locked, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 
 MEGABYTES_PER_NODE = 700
@@ -98,6 +98,7 @@ class Kind:
         if workers != spec.workers:
             mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
             raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
+        spec = as_it_is(spec, record.options)
         names = [settings.container_of(record.name, node.name) for node in record.nodes]
         found = docker.containers(names)
         if gone := [name for name in names if name not in found]:

@@ -17,7 +17,7 @@ from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_
 from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import locked, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 from lab_utils.vagrant import hypervisors, leftovers, machines, settings
 from lab_utils.vagrant.bootstrap import Bootstrap, each
@@ -112,6 +112,7 @@ class Vagrant:
         if workers != spec.workers:
             mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
             raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
+        spec = as_it_is(spec, record.options)
         made = _machines(record)
         stopped = [name for name, state in made.states().items() if state != "running"]
         since = time.time()

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from lab_utils.errors import BadInput
+from lab_utils.providers import ClusterSpec
+from lab_utils.providers.common import as_it_is
+
+ORDINARY = {"bare": False, "proxy_mode": "iptables"}
+BARE = {"bare": True, "guarded": True, "proxy_mode": "iptables"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "made", "why"),
+    [
+        (ClusterSpec("lab", bare=True), ORDINARY, "was not made with bare nodes"),
+        (ClusterSpec("lab", bare=True, guarded=True), {**BARE, "guarded": False}, "was not made with guarded nodes"),
+        (ClusterSpec("lab", proxy_mode="nftables"), ORDINARY, "was not made with kube-proxy in nftables mode"),
+    ],
+)
+def test_a_cluster_does_not_become_another_by_being_asked_for_again(asked: ClusterSpec, made: dict[str, object], why: str) -> None:
+    with pytest.raises(BadInput, match=f"cluster 'lab' exists, and {why}.*lab down --name lab"):
+        as_it_is(asked, made)
+
+
+def test_whoever_only_starts_it_again_need_not_say_how_it_was_made() -> None:
+    assert as_it_is(ClusterSpec("lab"), BARE) == ClusterSpec("lab", bare=True, guarded=True)
+    assert as_it_is(ClusterSpec("lab"), {"proxy_mode": "nftables"}).proxy_mode == "nftables"
+    assert as_it_is(ClusterSpec("lab", storage=True), ORDINARY) == ClusterSpec("lab", storage=True)
