@@ -41,7 +41,7 @@ lab: setup
 
 test: setup
 	$(BIN)/lab prepare
-	LAB_TEST_PROVIDER=$(or $(PROVIDER),embedded) $(PYTEST) --durations=25
+	LAB_TEST_PROVIDER=$(or $(PROVIDER),embedded) $(PYTEST) -n 2 --dist loadgroup --durations=25
 
 check: setup
 	$(BIN)/ruff check

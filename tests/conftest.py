@@ -34,6 +34,19 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n 2 --dist loadgroup` (make test): what needs the cluster runs one after the other beside all the rest.
+
+    Tests of the kernel clear up namespaces by their names, so they too have a line of their own.
+    """
+    for item in items:
+        if item.get_closest_marker("cluster") or "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+        elif item.get_closest_marker("kernel"):
+            item.add_marker(pytest.mark.xdist_group("kernel"))
+
+
 class Said:
     """Progress as lines of pytest's captured output: shown when a test fails."""
 
