@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 
@@ -57,17 +58,23 @@ def lab() -> None:
 
 def main() -> None:
     """Run the command; print what a person can mend as one line, and nothing twice."""
+    stopped = 130
+
+    def terminate(*_: object) -> None:
+        """SIGTERM is what `timeout`, CI and a closing session send: it gives back what is held, as Ctrl-C does."""
+        nonlocal stopped
+        stopped = 143
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = lab.main(prog_name="lab", standalone_mode=False)
     except LabError as error:
         click.echo(f"lab: {error}", err=True)
         sys.exit(error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("lab: stopped", err=True)
-        sys.exit(130)
-    except KeyboardInterrupt:
-        click.echo("lab: stopped", err=True)
-        sys.exit(130)
+        sys.exit(stopped)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)

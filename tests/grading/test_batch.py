@@ -182,17 +182,24 @@ def test_an_interrupted_run_resumes_and_leaves_nothing_behind(root: Path, handed
     assert {name: one["score"] for name, one in results(out).items()} == {"a": FULL, "b": FULL - 3}
 
 
-def test_ctrl_c_ends_it_with_130_and_no_traceback(root: Path, handed_in: HandedIn, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "timeout, CI"])
+def test_a_run_that_is_stopped_says_so_without_a_traceback(
+    root: Path, handed_in: HandedIn, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
     folder = hand_in(tmp_path / "in", b=handed_in(sum="import time; time.sleep(300)"))
     words = argv("grade", "90", folder, "--out", tmp_path / "out", "--cluster", "none")
     process = subprocess.Popen(
         words, env=environment(root, tmp_path), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
     )
     time.sleep(12)
-    os.killpg(process.pid, signal.SIGINT)
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)  # Ctrl-C goes to all in front of the terminal
     _, said = process.communicate(timeout=100)
-    assert process.returncode == 130
+    assert process.returncode == code
+    assert said.endswith("lab: stopped\n")
     assert "Traceback" not in said
+    psutil.wait_procs(family, timeout=30)  # multiprocessing's own helpers notice a moment later
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
 BAD = {
