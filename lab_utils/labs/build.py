@@ -80,7 +80,7 @@ def differences(files: LabFiles) -> str:
     """A unified diff from what is there to what the source says; empty when they agree."""
     pieces: list[str] = []
     for path, text in outputs(files).items():
-        there = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        there = path.read_bytes().decode(errors="replace") if path.is_file() else ""  # as bytes: the ends of lines count, too
         if there != text:
             name = files.says(path)
             pieces += difflib.unified_diff(there.splitlines(True), text.splitlines(True), name, f"{name}, from {files.says(files.source)}")

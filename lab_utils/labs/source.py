@@ -162,6 +162,8 @@ def _cell(raw: dict[str, Any], line: int, where: str) -> Cell:
 def _task(source: str, metadata: dict[str, Any], line: int, where: str) -> Cell:
     validate(metadata, "step", f"{where}, task cell")
     name = metadata["step"]
+    if name == "progress" or name.startswith(("check-", "given-", "text-")):  # a step's name is its cell's id
+        raise BadInput(f"{where}: the step {name!r} has a name that other cells of the notebook have", "Give it another one")
     where = f"{where}, step {name!r}"
     title = metadata.get("title") or name.replace("-", " ")
     hints = tuple(hint.strip() for hint in metadata["hints"])

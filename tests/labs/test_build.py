@@ -68,6 +68,11 @@ def test_a_changed_source_shows_as_a_diff(example: LabFiles) -> None:
     assert differences(fresh(example)) == ""
 
 
+def test_other_ends_of_lines_are_a_difference(example: LabFiles) -> None:
+    example.notebook.write_bytes(example.notebook.read_bytes().replace(b"\n", b"\r\n"))
+    assert differences(fresh(example)) != ""
+
+
 def test_somebodys_work_is_not_overwritten(example: LabFiles) -> None:
     notebook = json.loads(example.notebook.read_text())
     notebook["cells"][1]["execution_count"] = 1

@@ -116,6 +116,12 @@ def test_front_matter_names_the_key_and_what_is_allowed() -> None:
     assert "front matter `lab` is missing" in refused(front=FRONT.replace("lab:\n", "other:\n"))
 
 
+def test_a_step_is_not_named_as_another_cell_of_the_notebook_is() -> None:
+    for name in ("progress", "check-split", "given-1", "text-a"):
+        with pytest.raises(BadInput, match="a name that other cells"):
+            read_source(FRONT + (TASK % SOLVED).replace("step: split", f"step: {name}"), "08-services", "lab.md")
+
+
 @pytest.mark.parametrize("tags", ["solution", "null", "[1]", "{solution: 1}"])
 def test_tags_that_are_no_list_of_words_are_refused(tags: str) -> None:
     assert "metadata of a cell" in refused(extra=f"\n```{{code-cell}} ipython3\n---\ntags: {tags}\n---\nx = 1\n```\n")
