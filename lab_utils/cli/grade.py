@@ -68,6 +68,7 @@ def grade(
     from lab_utils.grading.batch import grade_all, out_folder
     from lab_utils.grading.clusters import slots
     from lab_utils.grading.discover import discover
+    from lab_utils.grading.graft import Trusted
     from lab_utils.grading.limits import limits_with
     from lab_utils.grading.sandbox import bwrap
     from lab_utils.grading.write import write_all
@@ -79,6 +80,9 @@ def grade(
     files = find_lab(lab)
     if not files.checks.checks:
         raise BadInput(f"lab {files.name} has no checks")
+    steps = {step.name for step in files.spec.steps}
+    if not steps == set(files.checks.checks) == set(Trusted.read(files.notebook).stubs):
+        raise BadInput(f"lab {files.name}: its notebook, lab.json and checks.py speak of different steps", f"Run `lab build {files.name}`")
     needs = files.spec.needs
     if NO_CLUSTER in clusters and (needs.workers or needs.access != "none"):
         raise BadInput(f"lab {files.name} cannot be graded without a cluster", 'Leave out "--cluster none"')

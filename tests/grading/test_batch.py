@@ -243,6 +243,20 @@ def test_bad_input_ends_with_2_and_one_line(lab: Any, handed_in: HandedIn, tmp_p
     assert {path for path in tmp_path.rglob("*") if "state" not in path.parts} == before, "nothing is left half made"
 
 
+def test_a_lab_that_is_half_built_is_not_graded(root: Path, handed_in: HandedIn, tmp_path: Path, lab: Any) -> None:
+    """Else everybody would get 0 for a step that the released notebook does not have yet."""
+    notebook = root / "labs" / LAB / "lab.ipynb"
+    before = notebook.read_text()
+    data = json.loads(before)
+    data["cells"] = [cell for cell in data["cells"] if cell["metadata"].get("step") != "word"]
+    try:
+        notebook.write_text(json.dumps(data))
+        done = lab("grade", "90", hand_in(tmp_path / "in", ada=handed_in()), "--out", tmp_path / "out", "--cluster", "none")
+    finally:
+        notebook.write_text(before)
+    assert (done.returncode, "speak of different steps" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_lab_that_looks_at_a_cluster_is_not_graded_without_one(tmp_path: Path) -> None:
     notebook = Path(__file__).parents[2] / "labs/03-pods/lab.ipynb"
     done = subprocess.run(
