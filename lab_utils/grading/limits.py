@@ -39,7 +39,6 @@ class Limits:
     picture_bytes: int = 512 * 1024  # of one cell's pictures
     cell_output_bytes: int = 16 * MIB  # then the cell is interrupted
     message_bytes: int = 8 * MIB  # one message part; a kernel that sends larger ones is cut off
-    answers_bytes: int = 256 * 1024  # answers.json
 
 
 DEFAULT = Limits()
