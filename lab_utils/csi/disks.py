@@ -59,7 +59,7 @@ class Shelf:
 
     def find(self, name: str) -> Disk | None:
         folder = self.folder / name
-        if folder.parent != self.folder or name.startswith(".") or not folder.is_dir():  # a name is no path
+        if not is_name(name) or not folder.is_dir():
             return None
         return Disk(name, folder, json.loads((folder / "about.json").read_text()))
 
@@ -73,6 +73,8 @@ class Shelf:
             raise Refused("RESOURCE_EXHAUSTED", f"the node has no {size // MIB} MiB left")
 
     def add(self, name: str, about: dict[str, Any], fill: Callable[[Path], None]) -> Disk:
+        if not is_name(name):
+            raise Refused("INVALID_ARGUMENT", f"a disk cannot be named {name!r}")
         part = self.folder / f".{name}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
@@ -93,6 +95,11 @@ class Shelf:
         disk.folder.rename(going)
         sync(self.folder)
         shutil.rmtree(going)
+
+
+def is_name(name: str) -> bool:
+    """Of one folder beside the others: no path, and not hidden."""
+    return bool(name) and "/" not in name and not name.startswith(".")
 
 
 def sync(path: Path) -> None:

@@ -225,7 +225,7 @@ def _(lab: CheckContext) -> None:
     )
 
 
-@check("mount", points=16, after=["create"], timeout=240)
+@check("mount", points=16, timeout=240)
 def _(lab: CheckContext) -> None:
     home = lab.params["home"]
     must_start(lab, "keeper")
@@ -298,7 +298,7 @@ def mounted(lab: CheckContext, node: str, volume: str, each: bool = False) -> li
     return found if each else sorted(set(found))
 
 
-@check("calls", points=8, after=["mount"], timeout=180)
+@check("calls", points=8, timeout=180)
 def _(lab: CheckContext) -> None:
     callers = {"provisioner", "attacher", "kubelet", "registrar", "resizer"}
     named = ("CreateVolume", "ControllerPublishVolume", "NodeStageVolume", "NodePublishVolume")
@@ -317,7 +317,7 @@ def _(lab: CheckContext) -> None:
     lab.compare(right, {**said, "again": sorted(set(said["again"]))}, look="deploy.log(lab.cluster, lab.namespace)")
 
 
-@check("full", points=8, after=["mount"], timeout=180)
+@check("full", points=8, timeout=180)
 def _(lab: CheckContext) -> None:
     errors = {"No space left on device", "Disk quota exceeded", "File too large", "nothing"}
     said = lab.answered({"error": errors, "other_writes": bool, "small_file": bool, "node_notices": bool})
@@ -342,7 +342,7 @@ def _(lab: CheckContext) -> None:
     lab.compare(right, said, look="Try it with a Pod of yours, and compare `df` on the node before and after")
 
 
-@check("grow", points=12, after=["mount"], timeout=240)
+@check("grow", points=12, timeout=240)
 def _(lab: CheckContext) -> None:
     home, larger = lab.params["home"], lab.params["larger"]
     done = lab.eventually(lambda: lab.get("pvc", "cellar")["status"]["capacity"]["storage"] == f"{larger}Mi", timeout=60)
@@ -388,7 +388,7 @@ def _(lab: CheckContext) -> None:
     )
 
 
-@check("lost", points=12, after=["mount"], timeout=180)
+@check("lost", points=12, timeout=180)
 def _(lab: CheckContext) -> None:
     home = lab.params["home"]
     gone = lab.eventually(lambda: not forlorn(lab), timeout=90)
@@ -423,7 +423,7 @@ def forlorn(lab: CheckContext) -> list[str]:
     return [each["metadata"]["name"] for each in ours if each["status"]["phase"] in ("Released", "Failed")]
 
 
-@check("dead", points=6, after=["mount"], timeout=300)
+@check("dead", points=6, timeout=300)
 def _(lab: CheckContext) -> None:
     said = lab.answered({"writes": bool, "starts": bool, "later": bool})
     home = lab.params["home"]
@@ -452,7 +452,7 @@ def no_driver(lab: CheckContext) -> Iterator[None]:
         deploy.started(lab.cluster, lab.namespace)
 
 
-@check("two-nodes", points=8, after=["mount"], timeout=240)
+@check("two-nodes", points=8, timeout=240)
 def _(lab: CheckContext) -> None:
     who = {"scheduler", "attach-detach controller", "kubelet", "driver"}
     said = lab.answered({"refuses": who, "starts": bool, "refuses_then": who | {"nobody"}})
@@ -477,7 +477,7 @@ def refusal(lab: CheckContext, name: str, words: tuple[str, ...]) -> str:
     return next((speakers[word] for word in words for message in events if word in message), "")
 
 
-@check("sanity", points=10, after=["create", "mount", "grow", "lost"], timeout=240)
+@check("sanity", points=10, timeout=240)
 def _(lab: CheckContext) -> None:
     said = lab.answered(int)
     where = "--csi.endpoint=/sockets/kubelet.sock --csi.mountdir=/tmp/check-m --csi.stagingdir=/tmp/check-s"

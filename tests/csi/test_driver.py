@@ -47,6 +47,13 @@ def test_an_id_is_no_path(box: Box, name: str) -> None:
     assert "passwd" in box.sh("ls /etc")
 
 
+def test_a_name_that_cannot_be_a_folder_gets_another_id(box: Box) -> None:
+    box.create("cellar")
+    made = box.create("../a name of the Kübel")
+    assert len(made["volume_id"]) == 64 and "/" not in made["volume_id"]
+    assert sorted(box.sh("ls /disks/volumes").split()) == sorted(["cellar", made["volume_id"]])
+
+
 def test_what_is_staged_and_published_twice_is_mounted_once(box: Box) -> None:
     box.create("cellar")
     for _ in range(2):
