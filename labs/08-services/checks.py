@@ -160,6 +160,8 @@ def _(lab: CheckContext) -> None:
 def _(lab: CheckContext) -> None:
     said = lab.answered({"service": str, "endpoints": {str: str}})
     service, endpoints = chains(nat(lab.node("w1")), lab, "web")
+    # Of a Service without endpoints there are no chains, and nothing to have read there.
+    lab.require(endpoints, expected="the Service web with its endpoints", seen="none on w1", look="kubectl get endpointslices; lab.reset()")
     lab.compare({"service": service, "endpoints": endpoints}, said, look=f"on w1: {DUMP}web")
 
 
