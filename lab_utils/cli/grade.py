@@ -96,6 +96,11 @@ def grade(
         try:
             console = Console()
             with slots(files, clusters, jobs, len(found.entries), console, may_reset=not no_reset, keep=keep_clusters) as (ready, cluster):
+                if needs.access == "change" and (open_ones := without_walls(cluster)):
+                    console.note(
+                        f"in this lab students' code is root on the nodes, and those of {', '.join(open_ones)} share this machine's kernel: "
+                        "whom you do not trust with this machine, grade on virtual machines (lab up --provider vagrant)"
+                    )
                 grades = grade_all(files, found.entries, out, ready, limits, watcher)
             write_all(out, files.spec, grades, found.ignored, cluster, chosen, canvas_assignment)
         finally:
@@ -113,6 +118,14 @@ def grade(
     if failed:
         click.echo(f"lab: {len(failed)} could not be graded ({failed[0].message})", err=True)
     return 1 if failed else 0
+
+
+def without_walls(cluster: dict[str, Any]) -> list[str]:
+    """Clusters whose nodes' root is root of this machine: embedded ones without user namespaces (lab_utils/embedded/guard.py)."""
+    from lab_utils.cluster import load_record
+
+    names = cluster["names"] if cluster["provider"] == "embedded" else []
+    return [name for name in names if not load_record(name).options.get("guarded")]
 
 
 class Watcher:

@@ -317,3 +317,16 @@ def test_two_graders_do_not_share_a_folder(root: Path, tmp_path: Path) -> None:
 
     with out_folder(tmp_path / "out", LAB), pytest.raises(Busy), out_folder(tmp_path / "out", LAB):
         pass
+
+
+def test_clusters_whose_nodes_share_the_kernel_are_named_before_students_become_root_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab_utils.cli.grade import without_walls
+    from lab_utils.cluster import ClusterRecord
+
+    monkeypatch.setenv("LAB_STATE", str(tmp_path))
+    for name, guarded in (("open", False), ("walled", True)):
+        ClusterRecord(name, "embedded", "up", "", [], options={"guarded": guarded}).save()
+    assert without_walls({"provider": "embedded", "names": ["open", "walled"]}) == ["open"]
+    assert without_walls({"provider": "vagrant", "names": ["machines"]}) == []
