@@ -98,7 +98,7 @@ def grade(
             with slots(files, clusters, jobs, len(found.entries), console, may_reset=not no_reset, keep=keep_clusters) as (ready, cluster):
                 if needs.access == "change" and (open_ones := without_walls(cluster)):
                     console.note(
-                        f"in this lab students' code is root on the nodes, and those of {', '.join(open_ones)} share this machine's kernel: "
+                        f"in this lab a student's code is root on the nodes; those of {', '.join(open_ones)} share this machine's kernel: "
                         "whom you do not trust with this machine, grade on virtual machines (lab up --provider vagrant)"
                     )
                 grades = grade_all(files, found.entries, out, ready, limits, watcher)
