@@ -67,7 +67,7 @@ def grade(
     from lab_utils.grading.arena import NO_CLUSTER
     from lab_utils.grading.batch import grade_all, out_folder
     from lab_utils.grading.clusters import slots
-    from lab_utils.grading.discover import discover
+    from lab_utils.grading.discover import discover, real
     from lab_utils.grading.graft import Trusted
     from lab_utils.grading.limits import limits_with
     from lab_utils.grading.sandbox import bwrap
@@ -86,7 +86,7 @@ def grade(
     needs = files.spec.needs
     if NO_CLUSTER in clusters and (needs.workers or needs.access != "none"):
         raise BadInput(f"lab {files.name} cannot be graded without a cluster", 'Leave out "--cluster none"')
-    if twice := [path for path in paths if path.resolve() == out.resolve()]:
+    if twice := [path for path in paths if real(path) == real(out)]:
         raise BadInput(f"results cannot be written into {twice[0]}, where the submissions are", "Choose another folder with --out")
     bwrap()
     limits = limits_with(timeout, cell_timeout)

@@ -12,6 +12,7 @@ nothing is dropped in silence.
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -56,7 +57,7 @@ class Found:
 
 
 def discover(paths: list[Path], lab: str, limits: Limits, out: Path | None = None) -> Found:
-    found = Found(out=out.resolve() if out else None)
+    found = Found(out=real(out) if out else None)
     try:
         _discover(paths, lab, limits, found)
     except BaseException:
@@ -70,7 +71,7 @@ def _discover(paths: list[Path], lab: str, limits: Limits, found: Found) -> None
         if not path.exists() and not path.is_symlink():
             raise BadInput(f"there is no {path}", "Give a notebook, a folder of notebooks, or the LMS's zip")
         if path.is_dir():
-            _folder(path, path.resolve(), lab, found, limits)
+            _folder(path, real(path), lab, found, limits)
         elif path.suffix.lower() == ".zip":
             _zip(path, lab, found, limits)
         else:
@@ -79,6 +80,11 @@ def _discover(paths: list[Path], lab: str, limits: Limits, found: Found) -> None
         where = ", ".join(str(path) for path in paths)
         raise BadInput(f"no submissions were found in {where}", "A submission is a file whose name ends with .ipynb")
     found.entries = _unique(sorted(found.entries, key=lambda entry: (entry.student, entry.submission)))
+
+
+def real(path: Path) -> Path:
+    """Without links. `Path.resolve` stumbles over a link that leads to itself, which a stranger may have handed in."""
+    return Path(os.path.realpath(path))
 
 
 def who(name: str) -> Entry:
@@ -132,7 +138,7 @@ def _folder(top: Path, named: Path, lab: str, found: Found, limits: Limits) -> N
         return
     for entry in sorted(root.iterdir()):
         shown = str(entry.relative_to(root))
-        if entry.name in SKIPPED or entry.name.startswith(".") or entry.resolve() == found.out:
+        if entry.name in SKIPPED or entry.name.startswith(".") or real(entry) == found.out:
             continue
         if entry.is_dir() and not entry.is_symlink():
             _student_folder(entry, shown, lab, system, found, limits)
@@ -235,7 +241,7 @@ def _skipped(path: Path, folder: Path) -> bool:
 def _led_away(path: Path, folder: Path, out: Path | None) -> bool:
     """Whether a folder on the way is a link (to somebody else's work, perhaps), or is where results are written."""
     above = [parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder]
-    return any(parent.is_symlink() or parent.resolve() == out for parent in above)
+    return any(parent.is_symlink() or real(parent) == out for parent in above)
 
 
 def _names_lab(part: str, lab: str) -> bool:

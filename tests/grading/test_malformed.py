@@ -247,7 +247,12 @@ def test_a_folder_that_is_a_link_is_not_gone_into(tmp_path: Path, found: Finder)
         (tmp_path / name).mkdir()
     (tmp_path / "bob/lab.ipynb").write_text("{}")
     (tmp_path / "ada/mine").symlink_to("../bob")
-    assert "no notebook" in found(tmp_path)["ada"].refused
+    (tmp_path / "ada/up").symlink_to("..")
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "ada/itself").symlink_to("itself")
+    entries = found(tmp_path)
+    assert "no notebook" in entries["ada"].refused
+    assert "not a notebook" in entries["itself"].refused
 
 
 @pytest.mark.parametrize("place", ["out", "deep/out"])
