@@ -75,6 +75,13 @@ def identity(state: State, node: str) -> dict[str, tuple[str, int]]:
             "[Unit]\nConditionPathExists=/var/lib/kubelet/config.yaml\n",
             0o644,
         )
+    if cgroups.version() == "v1":
+        # kubelet's cgroupRoot has to be in every tree. boot.sh makes it; systemd clears empty groups away when a unit that it delegated
+        # controllers to, such as containerd, stops.
+        files["etc/systemd/system/kubelet.service.d/40-cgroup-root.conf"] = (
+            "[Service]\nExecStartPre=/bin/sh -c 'for tree in /sys/fs/cgroup/*/; do mkdir -p $${tree}kubelet; done'\n",
+            0o644,
+        )
     config = (Path(state.lower) / "etc/containerd/config.toml").read_text()
     lower_oom = may_lower_oom() and not state.first_id(node)
     files["etc/containerd/config.toml"] = (containerd_config(config, v2=cgroups.version() == "v2", may_lower_oom=lower_oom), 0o644)
