@@ -99,7 +99,7 @@ def grade(
                 if needs.access == "change" and (open_ones := without_walls(cluster)):
                     console.note(
                         f"in this lab a student's code is root on the nodes; those of {', '.join(open_ones)} share this machine's kernel: "
-                        "whom you do not trust with this machine, grade on virtual machines (lab up --provider vagrant)"
+                        "whom you do not trust with this machine, grade behind user namespaces (lab up --guarded) or on virtual machines"
                     )
                 grades = grade_all(files, found.entries, out, ready, limits, watcher)
             write_all(out, files.spec, grades, found.ignored, cluster, chosen, canvas_assignment)
