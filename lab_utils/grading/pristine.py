@@ -49,6 +49,8 @@ set -- /etc/kubernetes /etc/cni /etc/containerd /etc/systemd/system /etc/cron.d 
 find "$@" -xdev -type f -size -1024k -print0 2>/dev/null | xargs -0 -r sha256sum 2>/dev/null \
   | sed -E 's/^([0-9a-f]{16})[0-9a-f]* +(.*)/file \2 \1/'
 find /usr/local/bin /opt/cni/bin "$@" -xdev \( -type l -printf 'file %p %l\n' -o -type f -printf 'mode %p %m %s\n' \) 2>/dev/null
+echo "file /usr/bin,/usr/sbin,/etc/ld.so.preload $(find /usr/bin /usr/sbin /etc/ld.so.preload -xdev \( -type f -o -type l \) \
+  -printf '%p %m %s %C@ %l\n' 2>/dev/null | sort | sha256sum | cut -c1-16)"
 echo "sysctl net.ipv4.ip_forward $(cat /proc/sys/net/ipv4/ip_forward)"
 echo "disk $(df --output=pcent / | tail -1 | tr -dc 0-9)"
 ip -o link show 2>/dev/null | sed -E 's/^[0-9]+: ([^:@]+).*/device \1/' | grep -vE 'device (veth|cali|lxc|cni0$)' | sort

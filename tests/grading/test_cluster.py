@@ -149,9 +149,15 @@ def test_harm_costs_only_the_submission_that_did_it(tmp_path: Path) -> None:
         'lab.node("cp").run("touch /etc/kubernetes/manifests/evil.txt; rm -rf /etc/cni/net.d/*")\nlab.cluster.kubectl("delete", "daemonset", "-n", "kube-system", "kube-proxy")',
     )
     course.hand_in("c right")
+    fake = "mv /usr/sbin/iptables-save /usr/sbin/iptables-safe; printf '#!/bin/sh\\necho mine\\n' > /usr/sbin/iptables-save"
+    course.hand_in("d replaces a program", device=RIGHT["device"] + f'\nlab.node("cp").run({fake!r})')
+    course.hand_in("e right")
     grades = course.grade(cluster)
-    assert {name: one["score"] for name, one in grades.items()} == {"a right": FULL, "b harms": FULL, "c right": FULL}
-    assert grades["a right"]["harm"] == grades["c right"]["harm"] == []
+    assert {name: one["score"] for name, one in grades.items()} == dict.fromkeys(
+        ("a right", "b harms", "c right", "d replaces a program", "e right"), FULL
+    )
+    assert grades["a right"]["harm"] == grades["c right"]["harm"] == grades["e right"]["harm"] == []
+    assert "/usr/sbin" in " ".join(grades["d replaces a program"]["harm"])
     harm = " ".join(grades["b harms"]["harm"])
     assert "namespace evil is new" in harm
     assert "node" in harm
