@@ -33,7 +33,7 @@ from lab_utils.paths import repo_dir
 if TYPE_CHECKING:
     from lab_utils.cluster import Cluster
 
-SECONDS = 400  # that one command may take; one that is meant to wait for nothing brings its own timeout(1)
+SECONDS = 240  # that one command may take; one that is meant to wait for nothing brings its own timeout(1)
 NAME = re.compile(r"\{\{(\w+)\}\}")
 
 
