@@ -62,7 +62,7 @@ lab.inject("tokens-expired")
 step: clean
 points: 2
 tags: [task]
-hints: [Look around., Is anybody else's work here?]
+hints: [Look around., Whose work is here already.]
 ---
 ### BEGIN SOLUTION
 print(lab.node("cp").run("ls -A /root /etc/kubernetes-inside-out; cat /etc/mine").stdout)
@@ -147,14 +147,13 @@ def test_every_submission_begins_on_machines_that_nobody_has_touched(bare: Clust
     assert bare.nodes[0].run(knock).stdout.strip() == "reached", "outside of grading, a node may ask this machine"
     hand_in(course, "a harms", clean=HARM)
     hand_in(course, "b looks", clean=PROBE.replace("KNOCK", knock))
-    hand_in(course, "c right")
     hand_in(course, "d nothing", file="pass")
     top = course[0]
     words = [sys.executable, "-m", "lab_utils", "grade", "93-bare", str(top / "in"), "--out", str(top / "out"), "--cluster", bare.name]
     done = subprocess.run(words, env={**os.environ, "LAB_ROOT": str(top)}, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     grades = {one["student"]: one for one in json.loads((top / "out" / "results.json").read_text())["submissions"]}
-    assert {name: one["score"] for name, one in grades.items()} == {"a harms": 6, "b looks": 6, "c right": 6, "d nothing": 2}
+    assert {name: one["score"] for name, one in grades.items()} == {"a harms": 6, "b looks": 6, "d nothing": 2}
     state = next(
         state for path in (top / "out" / "state").glob("*.json") if (state := json.loads(path.read_text()))["student"] == "b looks"
     )
