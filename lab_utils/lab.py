@@ -123,6 +123,7 @@ class Lab(Workspace):
             ("namespace", ", ".join(f"`{name}`" for name in self.namespaces)),
             *([("yours", ", ".join(f"{name} = `{value}`" for name, value in self.params.items()))] if self.params else []),
             ("you will", "; ".join(self.spec.objectives)),
+            ("handing in", "only the cells of the tasks are graded: what a task needs stands in its own cell"),
         ]
         return Card(self.spec, facts, self.lacking, self.store.notes)
 

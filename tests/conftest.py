@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -36,12 +37,14 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` (make test): what needs the cluster runs one after the other beside all the rest.
+    """With `-n 2 --dist loadgroup` (make test): tests on one cluster stand in one line, and what needs none runs beside them.
 
     Tests of the kernel clear up namespaces by their names, so they too have a line of their own.
     """
     for item in items:
-        if item.get_closest_marker("cluster") or "cluster" in getattr(item, "fixturenames", ()):
+        if {"guarded", "judged"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.xdist_group("guarded"))
+        elif item.get_closest_marker("cluster") or "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("cluster"))
         elif item.get_closest_marker("kernel"):
             item.add_marker(pytest.mark.xdist_group("kernel"))
@@ -67,15 +70,25 @@ def progress() -> Progress:
 @pytest.fixture(scope="session")
 def cluster(progress: Progress) -> Iterator[Cluster]:
     """Three nodes: cp, w1, w2. Tests leave it as they found it, or reset it."""
+    yield from lent(progress, f"suite-{os.getpid()}")  # two suites at once on one machine do not share one
+
+
+@pytest.fixture(scope="session")
+def guarded(progress: Progress) -> Iterator[Cluster]:
+    """The same, for students' code that is root on nodes: embedded nodes with a user namespace around each."""
+    yield from lent(progress, f"guarded-{os.getpid()}", guarded=PROVIDER == "embedded")
+
+
+def lent(progress: Progress, name: str, *, guarded: bool = False) -> Iterator[Cluster]:
+    """A cluster, removed afterwards; the one that is there, if one was named."""
     if existing := os.environ.get("LAB_TEST_CLUSTER"):
         yield connect(existing)
         return
     usable = provider(PROVIDER).usability()
     if not usable.usable:
         pytest.skip(f"no real cluster can run here: {usable.why}; {usable.mend}")
-    name = f"suite-{os.getpid()}"  # two suites at once on one machine do not share one
     try:
-        made = provider(PROVIDER).up(spec_for(name), progress)
+        made = provider(PROVIDER).up(replace(spec_for(name), guarded=guarded), progress)
     except LabError as error:
         pytest.fail(f"the cluster for the suite did not come up: {error}", pytrace=False)
     yield made

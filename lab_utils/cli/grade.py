@@ -66,7 +66,7 @@ def grade(
     """
     from lab_utils.grading.arena import NO_CLUSTER
     from lab_utils.grading.batch import grade_all, out_folder
-    from lab_utils.grading.clusters import slots
+    from lab_utils.grading.clusters import slots, without_walls
     from lab_utils.grading.discover import discover, real
     from lab_utils.grading.graft import Trusted
     from lab_utils.grading.limits import limits_with
@@ -96,7 +96,7 @@ def grade(
         try:
             console = Console()
             with slots(files, clusters, jobs, len(found.entries), console, may_reset=not no_reset, keep=keep_clusters) as (ready, cluster):
-                if needs.access == "change" and (open_ones := without_walls(cluster)):
+                if needs.access == "change" and (open_ones := without_walls(cluster["names"])):
                     console.note(
                         f"in this lab a student's code is root on the nodes; those of {', '.join(open_ones)} share this machine's kernel: "
                         "whom you do not trust with this machine, grade behind user namespaces (lab up --guarded) or on virtual machines"
@@ -118,14 +118,6 @@ def grade(
     if failed:
         click.echo(f"lab: {len(failed)} could not be graded ({failed[0].message})", err=True)
     return 1 if failed else 0
-
-
-def without_walls(cluster: dict[str, Any]) -> list[str]:
-    """Clusters whose nodes' root is root of this machine: embedded ones without user namespaces (lab_utils/embedded/guard.py)."""
-    from lab_utils.cluster import load_record
-
-    names = cluster["names"] if cluster["provider"] == "embedded" else []
-    return [name for name in names if not load_record(name).options.get("guarded")]
 
 
 class Watcher:

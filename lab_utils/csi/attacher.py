@@ -26,6 +26,9 @@ def handle(attachment: Any, storage: Any, core: Any) -> None:
     """Bring one attachment to where it should be. Called again and again, so it looks first at what is done already."""
     if not needs_work(attachment):
         return
+    attachment = storage.read_volume_attachment(attachment.metadata.name)  # the event may tell of what is done by now
+    if not needs_work(attachment):
+        return
     name, leaving = attachment.metadata.name, attachment.metadata.deletion_timestamp is not None
     volume = core.read_persistent_volume(attachment.spec.source.persistent_volume_name).spec.csi
     request = {"volume_id": volume.volume_handle, "node_id": node_id(storage)}

@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from lab_utils.cluster import Cluster, cluster_dir, connect, known_clusters
-from lab_utils.errors import BadInput, Busy, LabError
+from lab_utils.cluster import Cluster, cluster_dir, connect, known_clusters, load_record
+from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster
 from lab_utils.grading.arena import NO_CLUSTER
 from lab_utils.grading.batch import Slot
 from lab_utils.labs.catalog import LabFiles
 from lab_utils.labs.lifecycle import missing_needs
+from lab_utils.labs.spec import Needs
 from lab_utils.progress import Progress
 
 
@@ -84,10 +85,13 @@ def _names(
         if jobs > len(names):
             raise BadInput(f"--jobs {jobs} needs {jobs} clusters, and {len(names)} are named", "Name more with --cluster, or none")
         return names[: max(jobs, len(names))]
-    if jobs == 1 and not files.spec.needs.bare:
-        return [connect().name]
+    needs = files.spec.needs
+    if jobs == 1 and not needs.bare and (running := _running(needs)):
+        return [running]
     from lab_utils.providers import ClusterSpec, choose, provider
 
+    if needs.access == "change":
+        progress.note("in this lab a student's code is root on nodes: it gets nodes of its own, with user namespaces around them")
     wanted = [f"grade-{number}" for number in range(1, min(jobs, needed) + 1)]
     for name in wanted:
         if name in known_clusters():
@@ -95,11 +99,29 @@ def _names(
         makes = provider(choose())
         if not keep:
             stack.callback(makes.down, name, progress)
-        needs = files.spec.needs
         spec = ClusterSpec(name, workers=needs.workers, metrics_server=needs.metrics, storage=needs.storage, images=needs.images)
-        spec = replace(spec, bare=needs.bare, guarded=needs.bare)  # whoever is given bare machines is root there
+        spec = replace(spec, bare=needs.bare, guarded=needs.access == "change")  # a stranger will be root there
         makes.up(spec, progress).close()
     return wanted
+
+
+def _running(needs: Needs) -> str:
+    """The cluster that runs; "" when a student's code would be root of this machine there, and a guarded one can be made instead."""
+    from lab_utils.providers import provider
+
+    if needs.access != "change":
+        return connect().name
+    with suppress(NoSuchCluster):
+        found = connect().record
+        if not without_walls([found.name]) or not provider("embedded").usability().usable:
+            return found.name
+    return ""
+
+
+def without_walls(names: Sequence[str]) -> list[str]:
+    """Clusters whose nodes' root is root of this machine: their nodes share its kernel, and no user namespace is around them."""
+    records = [load_record(name) for name in names]
+    return [each.name for each in records if each.provider in ("embedded", "kind") and not each.options.get("guarded")]
 
 
 @contextmanager

@@ -322,11 +322,15 @@ def test_two_graders_do_not_share_a_folder(root: Path, tmp_path: Path) -> None:
 def test_clusters_whose_nodes_share_the_kernel_are_named_before_students_become_root_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab_utils.cli.grade import without_walls
     from lab_utils.cluster import ClusterRecord
+    from lab_utils.grading.clusters import without_walls
 
     monkeypatch.setenv("LAB_STATE", str(tmp_path))
-    for name, guarded in (("open", False), ("walled", True)):
-        ClusterRecord(name, "embedded", "up", "", [], options={"guarded": guarded}).save()
-    assert without_walls({"provider": "embedded", "names": ["open", "walled"]}) == ["open"]
-    assert without_walls({"provider": "vagrant", "names": ["machines"]}) == []
+    for name, provider, guarded in (
+        ("open", "embedded", False),
+        ("walled", "embedded", True),
+        ("boxes", "kind", False),
+        ("machines", "vagrant", False),
+    ):
+        ClusterRecord(name, provider, "up", "", [], options={"guarded": guarded}).save()
+    assert without_walls(["open", "walled", "boxes", "machines"]) == ["open", "boxes"]

@@ -19,6 +19,7 @@ from lab_utils.cluster import Cluster, connect
 from lab_utils.grading import access
 from lab_utils.labs.release import joined, notebook_text, released
 from lab_utils.labs.source import LabSource, read_source
+from tests.conftest import PROVIDER
 from tests.grading.conftest import DATA, Notebook
 
 pytestmark = pytest.mark.cluster
@@ -137,9 +138,11 @@ def test_submissions_get_their_scores_and_no_more_access_than_the_lab_needs(clus
         assert not node.run(["test", "-e", access.LOOK]).ok
 
 
-@pytest.mark.skipif(not os.environ.get("LAB_TEST_RESET"), reason="resets the cluster: set LAB_TEST_RESET=NAME to a throw-away one")
-def test_harm_costs_only_the_submission_that_did_it(tmp_path: Path) -> None:
-    cluster = os.environ["LAB_TEST_RESET"]
+@pytest.mark.skipif(
+    "LAB_TEST_CLUSTER" in os.environ or PROVIDER != "embedded", reason="it harms the cluster, which has to be a throw-away one"
+)
+def test_harm_costs_only_the_submission_that_did_it(guarded: Cluster, tmp_path: Path) -> None:
+    cluster = guarded.name
     course = Course(tmp_path, "change")
     course.hand_in("a right", device=RIGHT["device"])
     course.hand_in(
