@@ -216,7 +216,9 @@ def bindings(lab: CheckContext) -> dict[str, str]:
     """What the volume controller will do: the smallest volume that is free and fits. From the volumes as they are on the cluster."""
     there = {item["metadata"]["name"].removeprefix("lab-12-"): item["spec"] for item in own_volumes(lab)}
     gone = [name for name, *_ in VOLUMES if name not in there]
-    lab.require(not gone, expected="the volumes that the lab made", seen=f"no {', '.join(gone)}", look="lab.reset() gives you the volumes back")
+    lab.require(
+        not gone, expected="the volumes that the lab made", seen=f"no {', '.join(gone)}", look="lab.reset() gives you the volumes back"
+    )
     free = {name: there[name] for name, *_ in VOLUMES}
     found = {}
     for name, asks, mode in claims(lab):
