@@ -37,6 +37,12 @@ def give(cluster: Cluster, progress: Progress, *, metrics: bool = False, storage
         cluster.record.save()
 
 
+def fetch(progress: Progress, *, metrics: bool = False, storage: bool = False, images: Iterable[str] = ()) -> None:
+    """Make or download what `give` would need, without giving it: on a new machine that takes minutes."""
+    for name in [*(["metrics-server"] if metrics else []), *(["local-path-provisioner"] if storage else []), *images]:
+        artifacts.image(name, progress)
+
+
 def install_metrics_server(cluster: Cluster, progress: Progress) -> None:
     """`kubectl top` and the HorizontalPodAutoscaler need it."""
     archive = artifacts.image("metrics-server", progress)

@@ -93,6 +93,8 @@ def build_book(root: Path, *, fresh: bool = False, offline: bool = False) -> Pat
     out = root / "_build" / "html"
     with a_cluster(offline) as which:
         click.echo(f"book: on {which}")
+        if OFFLINE not in os.environ:
+            fetch_needs(root)
         # --all: what a page says about its outputs depends on the cluster, which Sphinx does not watch. Cells come from the cache.
         words = [str(root), "-W", "-n", "--keep-going", "--all"]
         try:
@@ -106,6 +108,18 @@ def build_book(root: Path, *, fresh: bool = False, offline: bool = False) -> Pat
     if found := problems(out):
         raise Unhealthy("the built book has broken links:\n  " + "\n  ".join(found))
     return out
+
+
+def fetch_needs(root: Path) -> None:
+    """What chapters give their cluster, as their labs do. A cell has a time limit, and a first build of an image would run into it."""
+    from lab_utils.addons import fetch
+    from lab_utils.labs.catalog import all_labs
+
+    pages = {path.stem for path in chapters(root)}
+    for lab in all_labs():
+        if lab.name in pages:
+            needs = lab.spec.needs
+            fetch(Aloud(), metrics=needs.metrics, storage=needs.storage, images=needs.images)
 
 
 def record(root: Path) -> list[Path]:
