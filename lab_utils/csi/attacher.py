@@ -19,6 +19,7 @@ from .protocol import Refused, call
 
 DRIVER, NODE = os.environ["DRIVER"], os.environ["NODE"]
 SOCKET = Path(os.environ["SOCKETS"]) / "attacher.sock"
+PAUSE = 4  # seconds, after the driver has said no
 FINALIZER = f"attacher.{DRIVER}/attached"
 
 
@@ -52,11 +53,17 @@ def handle(attachment: Any, storage: Any, core: Any) -> None:
 
 
 def needs_work(attachment: Any) -> bool:
-    if attachment.spec.attacher != DRIVER or attachment.spec.node_name != NODE:
+    if attachment.spec.attacher != DRIVER or attachment.spec.node_name != NODE or failed_just_now(attachment.status):
         return False
     if attachment.metadata.deletion_timestamp:
         return FINALIZER in (attachment.metadata.finalizers or [])
     return not (attachment.status and attachment.status.attached)
+
+
+def failed_just_now(status: Any) -> bool:
+    """What we write down changes the object, and so comes back to us: without a pause we would never stop."""
+    errors = [error for error in (status and status.attach_error, status and status.detach_error) if error]
+    return any((datetime.now(UTC) - error.time).total_seconds() < PAUSE for error in errors)
 
 
 def node_id(storage: Any) -> str:

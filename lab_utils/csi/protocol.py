@@ -24,7 +24,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -166,11 +165,11 @@ def _handler(service: object, method: Any, door: str) -> Any:
 
 
 def _die_if_told(method: str) -> None:
-    """For experiments: the process kills itself when it is called, once, if a file names the method. No hand is as fast."""
-    told = Path(os.environ.get("DIE_AT", "/run/die-at"))
+    """For experiments: the process is gone at once when it is called, if a file names the method; one time. No hand is as fast."""
+    told = Path("/run/die-at")
     if told.exists() and told.read_text().strip() == method:
         told.unlink()
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(137)  # nothing is cleaned up, as with kill -9, from which a container's first process is safe inside of it
 
 
 def _service(name: str) -> Any:

@@ -134,7 +134,7 @@ def test_killed_between_stage_and_publish_it_goes_on_where_it_was(box: Box) -> N
     box.sh("echo NodePublishVolume > /run/die-at")
     with pytest.raises(Refused, match="UNAVAILABLE"):
         box.publish("cellar")
-    assert box.driver and box.driver.wait() == -9
+    assert box.driver and box.driver.wait() == 137
     box.start()
     assert box.stage("cellar") == staged
     path = box.publish("cellar")
