@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, recorded_dir, with_receipt
+from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, executes, is_recorded, recorded_dir, with_receipt
 from lab_utils.errors import BadInput, CommandFailed, LabError, Unhealthy
 from lab_utils.paths import repo_dir
 from lab_utils.receipt import receipt
@@ -111,11 +111,11 @@ def build_book(root: Path, *, fresh: bool = False, offline: bool = False) -> Pat
 
 
 def fetch_needs(root: Path) -> None:
-    """What chapters give their cluster, as their labs do. A cell has a time limit, and a first build of an image would run into it."""
+    """What chapters that may run give their cluster, as their labs do. A cell has a time limit, which a first build of an image exceeds."""
     from lab_utils.addons import fetch
     from lab_utils.labs.catalog import all_labs
 
-    pages = {path.stem for path in chapters(root)}
+    pages = {path.stem for path in chapters(root) if executes(path.stem) or not is_recorded(root, path)}
     for lab in all_labs():
         if lab.name in pages:
             needs = lab.spec.needs

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 OFFLINE = "LAB_BOOK_OFFLINE"  # set: look for no cluster, execute nothing
+EXECUTE = "LAB_BOOK_EXECUTE"  # names of chapters: others are executed only if there is no recording of their very code
 RECEIPT = "\n\n```{code-cell} ipython3\n:tags: [remove-input]\nfrom lab_utils.receipt import receipt\n\nreceipt()\n```\n"
 
 
@@ -31,7 +32,7 @@ class Outputs(Enum):
     """Where the outputs of a page come from."""
 
     LIVE = "live"  # executed on a cluster, in this build or in an earlier one with the same code
-    KEPT = "kept"  # no cluster now; an earlier run of the same code
+    KEPT = "kept"  # an earlier run of the same code
     MISSING = "missing"  # no cluster, and no run of this code is known
 
 
@@ -46,6 +47,17 @@ def executed_cache() -> Path:
 def offline_cache() -> Path:
     """Apart from the other, or a build on a cluster would take a recording for its own run."""
     return cache_dir() / "book" / "offline"
+
+
+def recorded_cache() -> Path:
+    """Of builds that execute a part and take the rest from recordings."""
+    return cache_dir() / "book" / "recorded"
+
+
+def executes(docname: str) -> bool:
+    """Whether a build on a cluster executes this chapter in any case."""
+    chosen = os.environ.get(EXECUTE)
+    return chosen is None or Path(docname).name in chosen.split(",")
 
 
 def cluster_answers() -> bool:
@@ -74,7 +86,7 @@ BANNER = {
     Outputs.LIVE: "",
     Outputs.KEPT: (
         ":::{admonition} Outputs from an earlier run\n:class: note outputs-kept\n"
-        "This copy of the book was built without a cluster. The outputs on this page were made earlier, by exactly this code: "
+        "The outputs on this page were not made while this copy of the book was built, but earlier, by exactly this code: "
         "the receipt at its end says when and where.\n:::\n"
     ),
     Outputs.MISSING: (
@@ -92,20 +104,30 @@ def chapter(text: str, outputs: Outputs) -> str:
     return with_receipt(text)
 
 
-def keep_for_offline(root: Path, docname: str, text: str) -> Outputs:
-    """Find a run of this code, and lay it where an offline build looks for it."""
+def keep(root: Path, docname: str, text: str, place: Path) -> Outputs:
+    """Find a run of this code, and lay it into the cache that the build looks into."""
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
     from myst_nb.core.read import read_myst_markdown_notebook
 
     notebook = read_myst_markdown_notebook(with_receipt(text))
-    offline = get_cache(offline_cache())
-    wanted = offline.create_hashed_notebook(notebook)[1]
+    cache = get_cache(place)
+    wanted = cache.create_hashed_notebook(notebook)[1]
     for known, nb in _runs(root, docname, notebook):
         if known == wanted:
-            offline.cache_notebook_bundle(CacheBundleIn(nb, docname, data={}), check_validity=False, overwrite=True)
+            cache.cache_notebook_bundle(CacheBundleIn(nb, docname, data={}), check_validity=False, overwrite=True)
             return Outputs.KEPT
     return Outputs.MISSING
+
+
+def is_recorded(root: Path, page: Path) -> bool:
+    """Whether a run of the code that the page has now is known."""
+    from jupyter_cache import get_cache
+    from myst_nb.core.read import read_myst_markdown_notebook
+
+    notebook = read_myst_markdown_notebook(with_receipt(page.read_text()))
+    wanted = get_cache(executed_cache()).create_hashed_notebook(notebook)[1]
+    return any(known == wanted for known, _ in _runs(root, page.stem, notebook))
 
 
 def _runs(root: Path, docname: str, notebook: Any) -> Any:
@@ -153,7 +175,9 @@ In a JupyterLab that runs already, open `{name}/lab.ipynb`. Or take the notebook
 
 def choose_cache(app: Sphinx, config: Any) -> None:
     app.lab_live = cluster_answers()  # type: ignore[attr-defined]
-    config.nb_execution_cache_path = str(executed_cache() if app.lab_live else offline_cache())  # type: ignore[attr-defined]
+    live = recorded_cache() if EXECUTE in os.environ else executed_cache()
+    app.lab_cache = live if app.lab_live else offline_cache()  # type: ignore[attr-defined]
+    config.nb_execution_cache_path = str(app.lab_cache)  # type: ignore[attr-defined]
 
 
 def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -162,7 +186,11 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname.startswith("labs/"):
         source[0] = lab_page(source[0], Path(docname).parent.name)
     elif is_myst_markdown_notebook(source[0]):
-        outputs = Outputs.LIVE if app.lab_live else keep_for_offline(Path(app.srcdir), docname, source[0])  # type: ignore[attr-defined]
+        outputs = Outputs.LIVE
+        if not app.lab_live or not executes(docname):  # type: ignore[attr-defined]
+            outputs = keep(Path(app.srcdir), docname, source[0], app.lab_cache)  # type: ignore[attr-defined]
+        if outputs is Outputs.MISSING and app.lab_live:  # type: ignore[attr-defined]
+            outputs = Outputs.LIVE
         source[0] = chapter(source[0], outputs)
 
 

@@ -111,8 +111,8 @@ def small_book(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def build(book: Path, *options: str, cluster: Cluster | None = None) -> Result:
-    env = {"LAB_CACHE": str(book / "cache"), "NO_COLOR": "1"} | ({"LAB_CLUSTER": cluster.name} if cluster else {})
+def build(book: Path, *options: str, cluster: Cluster | None = None, **more: str) -> Result:
+    env = {"LAB_CACHE": str(book / "cache"), "NO_COLOR": "1"} | ({"LAB_CLUSTER": cluster.name} if cluster else {}) | more
     return run([sys.executable, "-m", "lab_utils.book", "build", "--source", book, *options], env=env, check=False, timeout=300)
 
 
@@ -181,6 +181,20 @@ def test_on_a_cluster_a_chapter_is_executed_once_and_carries_its_receipt(small_b
     assert second.code == 0, second.stdout + second.stderr
     assert "Executed notebook" not in second.stdout and "Using cached notebook" in second.stdout
     assert "Another sentence." in page(small_book) and ">42" in page(small_book)
+
+
+@pytest.mark.cluster
+def test_a_chapter_that_need_not_be_executed_is_shown_as_it_was_recorded(small_book: Path, cluster: Cluster) -> None:
+    record_by_hand(small_book, "print(6 * 7)", "forty-two as recorded\n")
+    done = build(small_book, cluster=cluster, LAB_BOOK_EXECUTE="intro")
+    assert done.code == 0, done.stdout + done.stderr
+    assert "forty-two as recorded" in page(small_book) and "Outputs from an earlier run" in page(small_book)
+    (small_book / "book" / "one.md").write_text(PAGE.replace("6 * 7", "6 * 8"))
+    done = build(small_book, cluster=cluster, LAB_BOOK_EXECUTE="intro")
+    assert "Executed notebook" in done.stdout, "its code is not the recorded one"
+    assert ">48" in page(small_book) and "Outputs from an earlier run" not in page(small_book)
+    done = build(small_book, cluster=cluster, LAB_BOOK_EXECUTE="intro,one")
+    assert ">48" in page(small_book)
 
 
 @pytest.mark.cluster
