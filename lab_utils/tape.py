@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lab_utils.cluster import Cluster
 
 SECONDS = 240  # that one command may take; one that is meant to wait for nothing brings its own timeout(1)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # what a terminal shows as colour, a page shows as letters
 NAME = re.compile(r"\{\{(\w+)\}\}")
 
 
@@ -91,7 +92,7 @@ class Tape:
         print(f"root@{take.machine}:~# {lines[0]}")
         for line in lines[1:]:
             print(f"> {line}")
-        for line in shorten(take.said.rstrip("\n").splitlines(), leave_out):
+        for line in shorten(COLOUR.sub("", take.said).rstrip("\n").splitlines(), leave_out):
             print(line)
         ended = f", and ended with code {take.code}" if take.code else ""
         print(f"({'took' if take.seconds >= 1 else 'at once:'} {take.seconds:.1f} s{ended})")
