@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -194,9 +195,16 @@ def device_node(number: int) -> Path:
 
 def bind(source: Path, path: Path, readonly: bool) -> None:
     """The same file system in a second place."""
-    run("mount", "--bind", source, path)
-    if readonly:
-        run("mount", "-o", "remount,bind,ro", path)
+    if not readonly:
+        run("mount", "--bind", source, path)
+        return
+    # "Read only" belongs to one mount. Set afterwards, it would hold in this container only, and the Pod sees the node's mount, to which
+    # ours was passed on before. A mount that is made of a read-only one is so from the beginning, everywhere.
+    with tempfile.TemporaryDirectory() as aside:
+        run("mount", "--bind", source, aside)
+        run("mount", "-o", "remount,bind,ro", aside)
+        run("mount", "--bind", aside, path)
+        run("umount", aside)
 
 
 def unmount(path: Path) -> None:
