@@ -81,6 +81,6 @@ def test_programs_are_run_by_the_one_wrapper(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [path for path in modules() if not name(path).startswith("cli/")], ids=name)
 def test_only_the_command_line_imports_the_command_line(path: Path) -> None:
-    allowed = {"__main__.py", "book.py"}  # `lab` and `python -m lab_utils.book` are command lines
+    allowed = {"__main__.py", "book.py", "tape.py"}  # `lab`, `python -m lab_utils.book` and `… .tape` are command lines
     reached = {found for found in imported(path) if found == "click" or found.startswith("lab_utils.cli")}
     assert not reached or name(path) in allowed, f"{name(path)} imports {', '.join(sorted(reached))}"
