@@ -323,21 +323,22 @@ def _(lab: CheckContext) -> None:
     said = lab.answered({"error": errors, "other_writes": bool, "small_file": bool, "node_notices": bool})
     home = lab.params["home"]
 
-    def room() -> int:
-        return int(lab.node(home).run(f"df --output=avail -k /var/lib/{DRIVER} | tail -1", check=True).stdout)
+    def taken(volume: str) -> int:
+        """KiB of the node's own disk. `df` would tell of everybody who writes there."""
+        return int(lab.node(home).run(["du", "-k", f"/var/lib/{DRIVER}/volumes/{volume}/disk"], check=True).stdout.split()[0])
 
     with trial(lab):
         lab.apply([claim("trial"), claim("other"), pod("trial", "trial", "other", **on(home))])
         must_start(lab, "trial")
         lab.run_in("trial", "echo small > /trial/small; sync")
-        before = room()
+        volume = bound(lab, "trial")["spec"]["csi"]["volumeHandle"]
+        before = taken(volume)
         heard = lab.run_in("trial", "dd if=/dev/zero of=/trial/large bs=1M count=64; sync")
-        taken = before - room()
         right = {
             "error": next((each for each in errors if each in heard.stderr), "nothing"),
             "other_writes": lab.run_in("trial", "dd if=/dev/zero of=/other/file bs=1M count=8 && sync").ok,
             "small_file": lab.run_in("trial", "cat /trial/small").stdout == "small\n",
-            "node_notices": taken > 16 * 1024,
+            "node_notices": taken(volume) - before > 16 * 1024,
         }
     lab.compare(right, said, look="Try it with a Pod of yours, and compare `df` on the node before and after")
 
@@ -492,4 +493,5 @@ def _(lab: CheckContext) -> None:
         seen=f"{counted.get('Failed', 'no')} complaints: " + "; ".join(failed[:3]),
         look="print(judge())",
     )
-    lab.expect(counted["Passed"], said, look="the line that begins with SUCCESS!", earned=8)
+    near = abs(said - counted["Passed"]) <= 3  # a few tests are skipped or not, as there are more or fewer volumes
+    lab.require(near, expected="how many tests passed", seen=said, look="the line that begins with SUCCESS!", earned=8)
