@@ -10,8 +10,9 @@ from lab_utils.faults import Fault, Plan
 from lab_utils.faults.nodes import FileFault
 from lab_utils.labs.workspace import Workspace
 
-# Which of these names the runtime's socket depends on the version: since 1.36 kubeadm writes it into the node's own file (KEP-4656).
-KUBELET_FILES = ("/var/lib/kubelet/instance-config.yaml", "/var/lib/kubelet/config.yaml", "/var/lib/kubelet/kubeadm-flags.env")
+# Which of these names the runtime's socket depends on the version (KEP-4656). Beside them lies instance-config.yaml, which kubeadm keeps
+# for itself: the kubelet never reads it.
+KUBELET_FILES = ("/var/lib/kubelet/config.yaml", "/var/lib/kubelet/kubeadm-flags.env")
 SOCKET = re.compile(r"(unix://)?/\S*containerd\.sock")
 GONE = "unix:///var/run/dockershim.sock"  # of a runtime that Kubernetes speaks to no more
 
