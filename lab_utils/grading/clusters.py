@@ -90,7 +90,7 @@ def _names(
         return [running]
     from lab_utils.providers import ClusterSpec, choose, provider
 
-    if needs.access == "change":
+    if _guarded(needs):
         progress.note("in this lab a student's code is root on nodes: it gets nodes of its own, with user namespaces around them")
     wanted = [f"grade-{number}" for number in range(1, min(jobs, needed) + 1)]
     for name in wanted:
@@ -100,7 +100,7 @@ def _names(
         if not keep:
             stack.callback(makes.down, name, progress)
         spec = ClusterSpec(name, workers=needs.workers, metrics_server=needs.metrics, storage=needs.storage, images=needs.images)
-        spec = replace(spec, bare=needs.bare, guarded=needs.access == "change")  # a stranger will be root there
+        spec = replace(spec, bare=needs.bare, guarded=_guarded(needs), proxy_mode=needs.proxy or spec.proxy_mode)
         makes.up(spec, progress).close()
     return wanted
 
@@ -109,13 +109,18 @@ def _running(needs: Needs) -> str:
     """The cluster that runs; "" when a student's code would be root of this machine there, and a guarded one can be made instead."""
     from lab_utils.providers import provider
 
-    if needs.access != "change":
+    if not _guarded(needs):
         return connect().name
     with suppress(NoSuchCluster):
         found = connect().record
         if not without_walls([found.name]) or not provider("embedded").usability().usable:
             return found.name
     return ""
+
+
+def _guarded(needs: Needs) -> bool:
+    """Whether the lab's own nodes get user namespaces: a stranger will be root on them, and the lab does not have to have more."""
+    return needs.access == "change" and not needs.devices
 
 
 def without_walls(names: Sequence[str]) -> list[str]:

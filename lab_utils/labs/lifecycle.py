@@ -50,6 +50,8 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
         lacking.append("bare nodes, on which nothing of Kubernetes runs (`lab up --bare`)")
     if cluster.record.options.get("bare"):  # there is no API to ask for the rest
         return lacking if needs.bare else [*lacking, "a cluster in which Kubernetes runs (the nodes of this one are bare)"]
+    if needs.devices and cluster.record.options.get("guarded"):
+        lacking.append("block devices (nodes of `lab up --guarded` have none)")
     if needs.proxy and (mode := proxy_mode(cluster)) != needs.proxy:
         lacking.append(f"kube-proxy in {needs.proxy} mode (it is in {mode} mode)")
     up = f"`lab up --name {cluster.name} --for {spec.name}`"

@@ -30,6 +30,7 @@ class Needs:
     workers: int = 1
     access: str = "look"
     bare: bool = False
+    devices: bool = False
     proxy: str = ""
     metrics: bool = False
     storage: bool = False

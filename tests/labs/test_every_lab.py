@@ -76,7 +76,7 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         if needs.bare and not os.environ.get("LAB_TEST_CLUSTER"):
             found: Cluster = request.getfixturevalue("bare_cluster")
         else:
-            found = request.getfixturevalue("guarded")
+            found = request.getfixturevalue("cluster" if needs.devices else "guarded")
         return found
 
     @cache
