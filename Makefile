@@ -41,7 +41,7 @@ lab: setup
 
 test: setup
 	$(BIN)/lab prepare
-	LAB_TEST_PROVIDER=$(or $(PROVIDER),embedded) $(PYTEST) -n 2 --dist loadgroup --durations=25
+	LAB_TEST_PROVIDER=$(or $(PROVIDER),embedded) $(BIN)/python -m tests
 
 check: setup
 	$(BIN)/ruff check

@@ -35,19 +35,12 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup` (make test): tests on one cluster stand in one line, and what needs none runs beside them.
-
-    Tests of the kernel clear up namespaces by their names, so they too have a line of their own.
-    """
+    """`make test` runs two lines side by side (tests/__main__.py): what takes a cluster for students' code, and all the rest."""
     for item in items:
         if {"guarded", "judged"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("guarded"))
-        elif item.get_closest_marker("cluster") or "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("cluster"))
-        elif item.get_closest_marker("kernel"):
-            item.add_marker(pytest.mark.xdist_group("kernel"))
+            item.add_marker(pytest.mark.guarded)
 
 
 class Said:
