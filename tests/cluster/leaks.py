@@ -27,19 +27,34 @@ RESTLESS = (
 
 
 def look() -> dict[str, set[str]]:
-    """Everything of interest, as sets of lines."""
+    """Everything of interest, as sets of lines. What carries the name of a cluster that lives now is that cluster's, and left out:
+    other tests make theirs and remove them meanwhile."""
+    words = {word for each in all_states() for word in (f"kio-{each.name}-", each.plan.link, each.subnet.rpartition(".")[0] + ".")}
+    return {what: {line for line in lines if not any(word in line for word in words)} for what, lines in _look().items()}
+
+
+def _look() -> dict[str, set[str]]:
     return {
         "mounts": {line for line in mounts() if ours_or_no_namespace(line)},
         "namespaces": {line for line in run(["ip", "netns", "list"]).stdout.splitlines() if line.startswith("kio-")},
         "links": {line.split()[0].split("@")[0] for line in run(["ip", "-br", "link"]).stdout.splitlines()},
         "routes": set(run(["ip", "route", "show", "table", "all"]).stdout.splitlines()),
-        "rules": set(run(["nft", "list", "ruleset"]).stdout.splitlines()),
+        "rules": {f"{table}: {line}" for table in tables() for line in rules(table)},
         # The groups of nodes, not what lives in them: Pods of another cluster come and go meanwhile.
         "cgroups": {folder for folder, _, _ in os.walk("/sys/fs/cgroup") if Path(folder).name.startswith("kio-")},
         # A node's processes are all in its groups; only the launchers could outlive those.
         "launchers": {line for line in run(["ps", "-eo", "args="]).stdout.splitlines() if "lab_utils/embedded/boot.sh" in line},
         "sysctls": sysctls(),
     }
+
+
+def tables() -> list[str]:
+    """Those of nftables, as `nft` wants them: "table ip kio0"."""
+    return run(["nft", "list", "tables"]).stdout.splitlines()
+
+
+def rules(table: str) -> list[str]:
+    return run(["nft", "list", *table.split()], check=False).stdout.splitlines()  # it may have gone meanwhile
 
 
 def mounts() -> list[str]:
@@ -68,13 +83,9 @@ def sysctls() -> set[str]:
 
 
 def difference(before: dict[str, set[str]], after: dict[str, set[str]]) -> list[str]:
-    """What came and what went, one line each; empty when the host is as it was found.
-
-    Clusters that live now are somebody else's (their records say so), and what carries their names is no leak.
-    """
-    others = {word for each in all_states() for word in (f"kio-{each.name}-", each.plan.link, each.subnet.rpartition(".")[0] + ".")}
+    """What came and what went, one line each; empty when the host is as it was found."""
     lines = []
     for what in before:
         lines += [f"{what}: left behind: {line}" for line in sorted(after[what] - before[what])]
         lines += [f"{what}: gone: {line}" for line in sorted(before[what] - after[what])]
-    return [line for line in lines if not any(word in line for word in others)]
+    return lines
