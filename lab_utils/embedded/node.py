@@ -32,16 +32,18 @@ def furnish(state: State, node: str) -> None:
     link_tree(Path(state.store), folder / "containerd")
     for path, (text, mode) in identity(state, node).items():
         place(folder / "upper", Path(state.lower), path, text, mode)
-    if first := state.first_id(node):
-        give_away(folder, first)
+    give_away(state, node)
 
 
-def give_away(folder: Path, first: int) -> None:
-    """The node's folders and its own files become its root's. The files of the image store are links that others share: they stay ours."""
-    owner = f"{first}:{first}"
+def give_away(state: State, node: str) -> None:
+    """What is ours in a guarded node's folders becomes its root's. The image store's files are links that others share: they stay ours."""
+    first = state.first_id(node)
+    if not first:
+        return
+    folder, owner = state.node_dir(node), f"{first}:{first}"
     (folder / "lower").mkdir(exist_ok=True)
     (folder / "root").chmod(0o755)
-    run(["chown", "-R", owner, folder / "upper", folder / "work"])
+    run(["find", folder / "upper", folder / "work", "-uid", "0", "-exec", "chown", "-h", owner, "{}", "+"])
     run(["find", folder / "containerd", "(", "-type", "d", "-o", "-name", "*.db", ")", "-exec", "chown", "-h", owner, "{}", "+"])
 
 

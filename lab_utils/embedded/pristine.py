@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab_utils.embedded.node import identity, inside, link_tree, place
+from lab_utils.embedded.node import give_away, identity, inside, link_tree, place
 from lab_utils.embedded.state import State
 from lab_utils.run import run
 
@@ -74,6 +74,7 @@ def put_back(state: State, node: str) -> None:
     for path, (text, mode) in identity(state, node).items():
         place(folder / "upper", Path(state.lower), path, text, mode)
     link_tree(Path(state.store), folder / "containerd")
+    give_away(state, node)
 
 
 def copy_tree(source: Path, target: Path) -> None:
