@@ -15,9 +15,9 @@ PYTEST = [sys.executable, "-m", "pytest", "--durations=15"]
 
 def main() -> int:
     with tempfile.TemporaryFile("w+") as said:
-        beside = subprocess.Popen([*PYTEST, "-m", "guarded"], stdout=said, stderr=subprocess.STDOUT)
+        beside = subprocess.Popen([*PYTEST, "-m", "beside"], stdout=said, stderr=subprocess.STDOUT)
         try:
-            rest = subprocess.run([*PYTEST, "-m", "not guarded"]).returncode
+            rest = subprocess.run([*PYTEST, "-m", "not beside"]).returncode
             code = beside.wait()
         except KeyboardInterrupt:  # both of them have heard it, too, and remove what they made
             beside.wait()

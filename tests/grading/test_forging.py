@@ -20,6 +20,8 @@ from lab_utils.labs.catalog import LabFiles
 from lab_utils.run import Result
 from tests.grading.conftest import FULL, RIGHT, STEPS, Grader, Notebook, earned
 
+pytestmark = pytest.mark.beside  # so that both lines of `make test` take about as long
+
 HandedIn = Callable[..., Notebook]
 
 
