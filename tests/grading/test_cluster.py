@@ -141,6 +141,7 @@ def test_submissions_get_their_scores_and_no_more_access_than_the_lab_needs(clus
 @pytest.mark.skipif(
     "LAB_TEST_CLUSTER" in os.environ or PROVIDER != "embedded", reason="it harms the cluster, which has to be a throw-away one"
 )
+@pytest.mark.timeout(3600)  # the cluster is reset after each harm
 def test_harm_costs_only_the_submission_that_did_it(guarded: Cluster, tmp_path: Path) -> None:
     cluster = guarded.name
     course = Course(tmp_path, "change")
