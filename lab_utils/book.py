@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, executes, is_recorded, recorded_dir, with_receipt
+from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, executes, known_run, recorded_dir, with_receipt
 from lab_utils.errors import BadInput, CommandFailed, LabError, Unhealthy
 from lab_utils.paths import repo_dir
 from lab_utils.receipt import receipt
@@ -115,7 +115,7 @@ def fetch_needs(root: Path) -> None:
     from lab_utils.addons import fetch
     from lab_utils.labs.catalog import all_labs
 
-    pages = {path.stem for path in chapters(root) if executes(path.stem) or not is_recorded(root, path)}
+    pages = {path.stem for path in chapters(root) if executes(path.stem) or known_run(root, path.stem, path.read_text()) is None}
     for lab in all_labs():
         if lab.name in pages:
             needs = lab.spec.needs

@@ -108,26 +108,22 @@ def keep(root: Path, docname: str, text: str, place: Path) -> Outputs:
     """Find a run of this code, and lay it into the cache that the build looks into."""
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
-    from myst_nb.core.read import read_myst_markdown_notebook
 
-    notebook = read_myst_markdown_notebook(with_receipt(text))
-    cache = get_cache(place)
-    wanted = cache.create_hashed_notebook(notebook)[1]
-    for known, nb in _runs(root, docname, notebook):
-        if known == wanted:
-            cache.cache_notebook_bundle(CacheBundleIn(nb, docname, data={}), check_validity=False, overwrite=True)
-            return Outputs.KEPT
-    return Outputs.MISSING
+    run = known_run(root, docname, text)
+    if run is None:
+        return Outputs.MISSING
+    get_cache(place).cache_notebook_bundle(CacheBundleIn(run, docname, data={}), check_validity=False, overwrite=True)
+    return Outputs.KEPT
 
 
-def is_recorded(root: Path, page: Path) -> bool:
-    """Whether a run of the code that the page has now is known."""
+def known_run(root: Path, docname: str, text: str) -> Any:
+    """The newest run of the code that the page has now, or None."""
     from jupyter_cache import get_cache
     from myst_nb.core.read import read_myst_markdown_notebook
 
-    notebook = read_myst_markdown_notebook(with_receipt(page.read_text()))
+    notebook = read_myst_markdown_notebook(with_receipt(text))
     wanted = get_cache(executed_cache()).create_hashed_notebook(notebook)[1]
-    return any(known == wanted for known, _ in _runs(root, page.stem, notebook))
+    return next((run for known, run in _runs(root, docname, notebook) if known == wanted), None)
 
 
 def _runs(root: Path, docname: str, notebook: Any) -> Any:
@@ -186,10 +182,9 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname.startswith("labs/"):
         source[0] = lab_page(source[0], Path(docname).parent.name)
     elif is_myst_markdown_notebook(source[0]):
-        outputs = Outputs.LIVE
-        if not app.lab_live or not executes(docname):  # type: ignore[attr-defined]
-            outputs = keep(Path(app.srcdir), docname, source[0], app.lab_cache)  # type: ignore[attr-defined]
-        if outputs is Outputs.MISSING and app.lab_live:  # type: ignore[attr-defined]
+        live, cache = app.lab_live, app.lab_cache  # type: ignore[attr-defined]
+        outputs = Outputs.LIVE if live and executes(docname) else keep(Path(app.srcdir), docname, source[0], cache)
+        if live and outputs is Outputs.MISSING:
             outputs = Outputs.LIVE
         source[0] = chapter(source[0], outputs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,12 +35,20 @@ class Receipt:
         return list(asdict(self).items())
 
     def __str__(self) -> str:
-        return "\n".join(f"{key:<11}{value}" for key, value in self.lines())
+        return as_text(self.lines())
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        rows = "".join(f"<div><dt>{key}</dt><dd>{html.escape(value)}</dd></div>" for key, value in self.lines())
-        head = "<p>Receipt: every output on this page was made by running its code on</p>"
-        return {"text/html": f'<div class="receipt">{head}<dl>{rows}</dl></div>', "text/plain": str(self)}
+        return as_page("Receipt: every output on this page was made by running its code on", self.lines())
+
+
+def as_text(lines: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{key:<11}{value}" for key, value in lines)
+
+
+def as_page(head: str, lines: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """What a notebook shows of a receipt, and of whatever else says where outputs come from."""
+    rows = "".join(f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>" for key, value in lines)
+    return {"text/html": f'<div class="receipt"><p>{head}</p><dl>{rows}</dl></div>', "text/plain": as_text(lines)}
 
 
 def receipt(cluster: Cluster | None = None) -> Receipt:

@@ -14,7 +14,6 @@ A tape whose commands are no longer those of its .yaml is refused, as is one who
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import tempfile
@@ -29,6 +28,7 @@ import yaml
 
 from lab_utils.errors import BadInput, LabError
 from lab_utils.paths import repo_dir
+from lab_utils.receipt import as_page, as_text, receipt
 
 if TYPE_CHECKING:
     from lab_utils.cluster import Cluster
@@ -98,12 +98,11 @@ class Tape:
         print(f"({'took' if take.seconds >= 1 else 'at once:'} {take.seconds:.1f} s{ended})")
 
     def __str__(self) -> str:
-        return "\n".join(f"{key:<11}{value}" for key, value in self.receipt)
+        return as_text(self.receipt)
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        rows = "".join(f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>" for key, value in self.receipt)
-        head = "<p>Tape: what is played from it on this page was not executed while the page was built. It was recorded, in one run, on</p>"
-        return {"text/html": f'<div class="receipt">{head}<dl>{rows}</dl></div>', "text/plain": str(self)}
+        head = "Tape: what is played from it on this page was not executed while the page was built. It was recorded, in one run, on"
+        return as_page(head, self.receipt)
 
 
 def shorten(lines: Sequence[str], leave_out: str) -> list[str]:
@@ -169,7 +168,6 @@ def main(name: str, cluster_name: str) -> None:
     from lab_utils.labs.lifecycle import clean, prepare
     from lab_utils.labs.store import Store
     from lab_utils.labs.workspace import Workspace
-    from lab_utils.receipt import receipt
 
     script, path = files(name)
     lab_name, cues = read_script(script)
