@@ -34,6 +34,8 @@ NAMESPACE = "kubernetes-inside-out-grading"
 NAME = "kubernetes-inside-out-student"
 LABEL = "kubernetes-inside-out/grading"
 KUBECTL = f"{HOME}/bin/kubectl"
+KUBECTL_PROGRAM = "/opt/lab/kubectl"
+KUBECTL_TEXT = f'#!/bin/sh\nexec {KUBECTL_PROGRAM} "$@"\n'
 KEY = f"{HOME}/.lab/key"
 LOOK = "/usr/local/lib/kubernetes-inside-out/look"
 TOKEN_SECONDS = 4 * 3600
@@ -118,11 +120,11 @@ def give(cluster: Cluster, spec: LabSpec) -> Access:
     address, port = server.hostname or "", server.port or 443
     record = replace(cluster.record, kubeconfig=f"{HOME}/.kube/config", kubectl=KUBECTL, options={})
     access = give_nodes(cluster, record, everything) if spec.needs.access != "none" else no_nodes(record)
-    access.shown["/opt/lab/kubectl"] = kubectl(cluster)
+    access.shown[KUBECTL_PROGRAM] = kubectl(cluster)
     access.doors = list(dict.fromkeys([Door(address, port, (address, port)), *access.doors]))
     access.files |= {
         record.kubeconfig: kubeconfig(server.geturl(), authority, token, spec.namespace),
-        KUBECTL: '#!/bin/sh\nexec /opt/lab/kubectl "$@"\n',
+        KUBECTL: KUBECTL_TEXT,
     }
     return access
 
@@ -194,6 +196,16 @@ def end(cluster: Cluster) -> None:
     """After the last submission: nothing of the grader is left on the cluster."""
     revoke(cluster)
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
+
+
+def fence(cluster: Cluster, closed: bool) -> bool:
+    """Let Pods and nodes reach nothing beyond their cluster, or let them again; False when its provider cannot."""
+    from lab_utils.providers import Fences, provider
+
+    chosen = provider(cluster.provider)
+    if isinstance(chosen, Fences):
+        chosen.fence(cluster.name, closed)
+    return isinstance(chosen, Fences)
 
 
 def api_server(cluster: Cluster) -> tuple[Any, str]:

@@ -36,7 +36,7 @@ class BareArena:
         lab.cluster = self.cluster
         clean(lab)
         self.cluster = lab.cluster
-        fence(self.cluster, True)  # a provider that makes machines anew takes the fence down
+        access.fence(self.cluster, True)  # a provider that makes machines anew takes the fence down
         refuse_without_walls(self.cluster)
         prepare(lab)
         return give(self.cluster)
@@ -52,8 +52,8 @@ def give(cluster: Cluster) -> Access:
     empty = f"{HOME}/.kube/config"
     record = replace(cluster.record, kubeconfig=empty, kubectl=access.KUBECTL, options={"bare": True})
     given = access.give_nodes(cluster, record, everything=True)
-    given.shown["/opt/lab/kubectl"] = access.kubectl(cluster)
-    given.files |= {empty: "apiVersion: v1\nkind: Config\n", access.KUBECTL: '#!/bin/sh\nexec /opt/lab/kubectl "$@"\n'}
+    given.shown[access.KUBECTL_PROGRAM] = access.kubectl(cluster)
+    given.files |= {empty: "apiVersion: v1\nkind: Config\n", access.KUBECTL: access.KUBECTL_TEXT}
     return given
 
 
@@ -68,13 +68,6 @@ def end(cluster: Cluster) -> None:
     from lab_utils.providers import provider
 
     provider(cluster.provider).reset(cluster.name, Silent()).close()
-
-
-def fence(cluster: Cluster, closed: bool) -> None:
-    from lab_utils.providers import Fences, provider
-
-    if isinstance(chosen := provider(cluster.provider), Fences):
-        chosen.fence(cluster.name, closed)
 
 
 def refuse_without_walls(cluster: Cluster) -> None:

@@ -55,27 +55,23 @@ def slots(
 
 def _fence(cluster: Cluster, progress: Progress) -> None:
     """The sandbox has no network but the cluster; the Pods that a notebook makes there should have none either."""
-    from lab_utils.providers import Fences, provider
+    from lab_utils.grading import access
 
-    if isinstance(chosen := provider(cluster.provider), Fences):
-        chosen.fence(cluster.name, True)
-    else:
+    if not access.fence(cluster, True):
         progress.note(f"Pods of cluster {cluster.name} reach what this machine reaches: provider {cluster.provider} cannot fence them in")
 
 
 def _end(cluster: Cluster) -> None:
     """Take back what is ours; a cluster that no longer answers has nothing to give back."""
     from lab_utils.grading import access, bare
-    from lab_utils.providers import Fences, provider
 
     with suppress(LabError):
         if cluster.record.options.get("bare"):
             bare.end(cluster)
         else:
             access.end(cluster)
-    if isinstance(chosen := provider(cluster.provider), Fences):
-        with suppress(LabError):
-            chosen.fence(cluster.name, False)
+    with suppress(LabError):
+        access.fence(cluster, False)
 
 
 def _names(

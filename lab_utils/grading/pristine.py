@@ -20,7 +20,6 @@ from lab_utils.cluster import Cluster, Node, connect
 from lab_utils.errors import CommandFailed, LabError, Unhealthy
 from lab_utils.grading import access
 from lab_utils.grading.arena import Access
-from lab_utils.grading.bare import fence
 from lab_utils.grading.limits import Limits
 from lab_utils.labs.catalog import LabFiles
 from lab_utils.labs.lifecycle import clean, leftovers, prepare
@@ -183,7 +182,7 @@ class ClusterArena:
 
         self.cluster.close()
         self.cluster = provider(self.cluster.provider).reset(self.name, Silent())
-        fence(self.cluster, True)  # which a reset takes down
+        access.fence(self.cluster, True)  # which a reset takes down
         lab.cluster = self.cluster
         # A cluster made anew is the new measure: its provider may build it a little differently than it once did.
         deadline = time.monotonic() + SETTLE_SECONDS
