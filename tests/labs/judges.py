@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lab_utils.cluster import Cluster
 from lab_utils.labs.catalog import LabFiles
@@ -76,7 +77,13 @@ def graded(files: LabFiles, notebooks: dict[str, Notebook], cluster: Cluster, fo
             [step["message"] for step in steps if step["status"] == "error"] + ([grade["message"]] if grade["status"] == "error" else []),
             grade["harm"],
             [f"{step['step']}: {cell['note']}" for step in steps for cell in step["cells"] if cell["note"]],
-            json.dumps(steps, indent=1),
+            story(steps),
         )
     assert set(found) == set(notebooks), done.stderr
     return found
+
+
+def story(steps: list[dict[str, Any]]) -> str:
+    """What a failed test shows: every step in a line, then whole those that lost points, for a log may be cut."""
+    lines = [f"{step['step']}: {step['earned']} of {step['points']}, {step['status']}: {step['message']}" for step in steps]
+    return "\n".join([*lines, json.dumps([step for step in steps if step["earned"] < step["points"]], indent=1)])
