@@ -105,6 +105,12 @@ kernel/keys/root_maxbytes 25000000
 END
 
 mount -t sysfs sysfs "$R/sys"
+if [ -n "$KIO_FIRST" ]; then
+    # `ip -n` and `ip netns exec` take /sys away and mount another. In a user namespace the kernel allows that only where
+    # a whole sysfs is still to be seen: mount_too_revealing() in fs/namespace.c.
+    mkdir "$R/run/kio/sys"
+    mount -t sysfs sysfs "$R/run/kio/sys"
+fi
 if [ -e "$R/sys/class/dmi/id/product_uuid" ]; then
     echo "$KIO_UUID" > "$R/run/kio/product_uuid"
     mount --bind "$R/run/kio/product_uuid" "$R/sys/class/dmi/id/product_uuid"

@@ -131,6 +131,7 @@ def test_it_is_a_machine_all_the_same(node: Node) -> None:
         "ip link add br7 type bridge; ip link add v7 type vxlan id 7 dstport 4789 dev eth0; ip link del br7; ip link del v7", check=True
     )
     node.run("iptables -A OUTPUT -d 192.0.2.1 -j DROP; iptables -D OUTPUT -d 192.0.2.1 -j DROP", check=True)
+    node.run("ip netns add n7; ip -n n7 link set lo up && ip netns exec n7 ip addr && ip netns del n7", check=True)
     assert node.run("crictl images -q", check=True).stdout.split(), "the images are there"
 
 
