@@ -22,7 +22,8 @@ from pathlib import Path
 import click
 
 from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, executes, known_run, recorded_dir, with_receipt
-from lab_utils.errors import BadInput, CommandFailed, LabError, Unhealthy
+from lab_utils.cli import finish
+from lab_utils.errors import BadInput, CommandFailed, Unhealthy
 from lab_utils.paths import repo_dir
 from lab_utils.receipt import receipt
 from lab_utils.run import run
@@ -199,11 +200,4 @@ def nbval_command(names: tuple[str, ...], source: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except LabError as error:
-        click.echo(f"lab: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+    finish(main, "python -m lab_utils.book")

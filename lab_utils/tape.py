@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from lab_utils.errors import BadInput, LabError
+from lab_utils.cli import finish
+from lab_utils.errors import BadInput
 from lab_utils.paths import repo_dir
 from lab_utils.receipt import as_page, as_text, receipt
 
@@ -189,10 +190,4 @@ def main(name: str, cluster_name: str) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
-    try:
-        main(standalone_mode=False)
-    except LabError as error:
-        click.echo(f"lab: {error}", err=True)
-        sys.exit(error.exit_code)
+    finish(main, "python -m lab_utils.tape")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
@@ -56,8 +57,12 @@ def lab() -> None:
     """A genuine Kubernetes cluster on this machine, and the labs that take it apart."""
 
 
-def main() -> None:
-    """Run the command; print what a person can mend as one line, and nothing twice."""
+def main() -> NoReturn:
+    finish(lab, "lab")
+
+
+def finish(command: click.Command, name: str) -> NoReturn:
+    """Run a command to the end of this process; print what a person can mend as one line, and nothing twice."""
     stopped = 130
 
     def terminate(*_: object) -> None:
@@ -68,7 +73,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     try:
-        code = lab.main(prog_name="lab", standalone_mode=False)
+        code = command.main(prog_name=name, standalone_mode=False)
     except LabError as error:
         click.echo(f"lab: {error}", err=True)
         sys.exit(error.exit_code)
