@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import papermill
 
@@ -59,15 +60,15 @@ def bare(files: LabFiles, notebook: Path, top: Path) -> None:
     stub.chmod(0o755)
     record = ClusterRecord("none", "none", "up", "/dev/null", [], kubectl=str(stub))
     (top / "cluster.json").write_text(json.dumps(asdict(record)))
-    os.environ |= {
+    surroundings = {
         "LAB_ROOT": str(files.root),
         "LAB_ANSWERS": str(top / "answers.json"),
         "LAB_CLUSTER_FILE": str(top / "cluster.json"),
         "LAB_LEARNER": "ada",
     }
-    papermill.execute_notebook(
-        as_notebook(plan(trusted, submission, files.spec)), str(top / "out.ipynb"), kernel_name="python3", progress_bar=False
-    )
+    planned = as_notebook(plan(trusted, submission, files.spec))
+    with patch.dict(os.environ, surroundings):
+        papermill.execute_notebook(planned, str(top / "out.ipynb"), kernel_name="python3", progress_bar=False)
 
 
 def throughput(files: LabFiles, top: Path, count: int, jobs: int) -> float:
