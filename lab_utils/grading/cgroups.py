@@ -19,7 +19,7 @@ PREFIX = "lab-grade"
 @dataclass
 class Cgroup:
     folders: list[Path] = field(default_factory=list)
-    limited: list[str] = field(default_factory=list)  # "memory", "pids": what really holds
+    limited: list[str] = field(default_factory=list)  # "memory", "pids", "cpu": what really holds
     entries: list[int] = field(default_factory=list)  # open cgroup.procs, written between fork and exec
 
     def enter(self) -> None:
@@ -59,6 +59,8 @@ def make(name: str, memory_bytes: int, processes: int) -> Cgroup:
     wanted = {
         "memory": {"memory.limit_in_bytes": memory_bytes, "memory.max": memory_bytes, "memory.swap.max": 0},
         "pids": {"pids.max": processes},
+        # Their usual values: what counts is that all processes of a sandbox together have the share of one group.
+        "cpu": {"cpu.shares": 1024, "cpu.weight": 100},
     }
     for controller, values in wanted.items():
         for parent in _parents(controller):
@@ -81,7 +83,7 @@ def make(name: str, memory_bytes: int, processes: int) -> Cgroup:
 
 def sweep() -> None:
     """Remove the empty groups of graders that were killed. Their names end with the process that made them."""
-    for controller in ("memory", "pids"):
+    for controller in ("memory", "pids", "cpu"):
         for parent in _parents(controller):
             for folder in parent.glob(f"{PREFIX}-*"):
                 if not Path("/proc", folder.name.removeprefix(f"{PREFIX}-")).exists():

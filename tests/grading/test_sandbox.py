@@ -8,6 +8,8 @@ import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -268,6 +270,34 @@ def test_memory_of_many_processes_ends_at_the_limit_too(fresh: Callable[..., Ker
     eat = "import os, time\nfor i in range(12):\n    if os.fork() == 0:\n        x = b'x' * 100_000_000; time.sleep(60); os._exit(0)\ntime.sleep(8)\nprint('survived', sum(1 for _ in os.scandir('/proc')))"
     kernel.run(eat, 20)
     assert kernel.sandbox.cgroup.out_of_memory()
+
+
+def test_sixteen_busy_processes_have_no_more_of_the_processor_than_one(fresh: Callable[..., Kernel]) -> None:
+    """They and one process of ours share one core. Counted one by one they would have sixteen parts of seventeen."""
+    kernel = fresh()
+    if "cpu" not in kernel.sandbox.cgroup.limited:
+        pytest.skip("this machine lets us make no cpu cgroup; a sandbox has as many shares as processes")
+    core = min(os.sched_getaffinity(0))
+    spin = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    says(
+        kernel,
+        f"import subprocess, sys; busy = [subprocess.Popen([sys.executable, '-c', {spin!r}]) for _ in range(16)]; import time; time.sleep(3)",
+    )
+    folder = next(
+        folder for folder in kernel.sandbox.cgroup.folders if (folder / "cpu.shares").exists() or (folder / "cpu.weight").exists()
+    )
+    with subprocess.Popen([sys.executable, "-c", spin]) as ours:
+
+        def spent(*pids: int) -> float:
+            return sum(psutil.Process(pid).cpu_times().user for pid in pids)
+
+        theirs = [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+        before = spent(ours.pid), spent(*theirs)
+        time.sleep(3)
+        after = spent(ours.pid), spent(*theirs)
+        ours.kill()
+    assert len(theirs) > 16
+    assert after[1] - before[1] < 4 * (after[0] - before[0])
 
 
 def test_disks_are_small(fresh: Callable[..., Kernel]) -> None:
