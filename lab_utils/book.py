@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, executes, known_run, recorded_dir, with_receipt
+from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, executes, known_run, recorded_dir
 from lab_utils.cli import finish
 from lab_utils.errors import BadInput, CommandFailed, Unhealthy
 from lab_utils.paths import repo_dir
@@ -124,21 +124,17 @@ def fetch_needs(root: Path) -> None:
 
 
 def record(root: Path) -> list[Path]:
-    """Copy the executed cells of each chapter from the cache to `book/_recorded`. Prose is not kept: it could only grow old."""
+    """Keep the newest run of each chapter's code in `book/_recorded`. Prose is not kept: it could only grow old."""
     import nbformat
-    from jupyter_cache import get_cache
-    from myst_nb.core.read import read_myst_markdown_notebook
 
-    cache = get_cache(executed_cache())
     written = []
     for path in chapters(root):
-        try:
-            match = cache.match_cache_notebook(read_myst_markdown_notebook(with_receipt(path.read_text())))
-        except KeyError:
-            raise BadInput(f"{path.name} was not run with the code that it has now", "Run `make book` first") from None
+        run = known_run(root, path.stem, path.read_text())
+        if run is None:
+            raise BadInput(f"{path.name} was not run with the code that it has now", "Run `make book` first")
         target = recorded_dir(root) / f"{path.stem}.ipynb"
         target.parent.mkdir(exist_ok=True)
-        nbformat.write(cache.get_cache_bundle(match.pk).nb, target)  # type: ignore[no-untyped-call]
+        nbformat.write(run, target)  # type: ignore[no-untyped-call]
         written.append(target)
     return written
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,12 +132,11 @@ def _runs(root: Path, docname: str, notebook: Any) -> Any:
     import nbformat
     from jupyter_cache import get_cache
 
-    executed = get_cache(executed_cache())
-    try:
-        record = executed.match_cache_notebook(notebook)
-        yield record.hashkey, executed.get_cache_bundle(record.pk).nb
-    except KeyError:
-        pass
+    for place in (executed_cache(), recorded_cache()):
+        executed = get_cache(place)
+        with suppress(KeyError):
+            record = executed.match_cache_notebook(notebook)
+            yield record.hashkey, executed.get_cache_bundle(record.pk).nb
     recorded = recorded_dir(root) / f"{Path(docname).name}.ipynb"
     if recorded.exists():
         nb = nbformat.read(recorded, as_version=4)  # type: ignore[no-untyped-call]
