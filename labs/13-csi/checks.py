@@ -394,7 +394,7 @@ def _(lab: CheckContext) -> None:
     home = lab.params["home"]
     gone = lab.eventually(lambda: not forlorn(lab), timeout=90)
     name = f"check-{secrets.token_hex(4)}"
-    create = ("Controller/CreateVolume", {"name": name, "volume_capabilities": [MODE]})
+    create = ("Controller/CreateVolume", {"name": name, "volume_capabilities": [MODE], "capacity_range": {"required_bytes": 32 * MIB}})
     delete = ("Controller/DeleteVolume", {"volume_id": name})
     made, first, second, careless = ask(lab, home, create, delete, delete, ("Controller/DeleteVolume", {}))
     there = lab.node(home).run(["test", "-e", f"/var/lib/{DRIVER}/volumes/{name}"]).ok
