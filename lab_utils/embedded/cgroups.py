@@ -125,7 +125,7 @@ def processes(groups: list[Path]) -> list[int]:
     return sorted(found)
 
 
-def kill(groups: list[Path], seconds: float = 15) -> None:
+def kill(groups: list[Path], seconds: float = 60) -> None:
     """End every process in these groups: the node's own, whatever its pid 1 still knows of them."""
     deadline = time.monotonic() + seconds
     while pids := processes(groups):
