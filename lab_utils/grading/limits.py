@@ -22,7 +22,7 @@ class Limits:
     given_seconds: float = 60  # at least, for the course's own cells: they are not the student's to hurry
     total_seconds: float = 900
     check_seconds: float = 180  # the checks of one step; they wait for the cluster
-    grace_seconds: float = 3  # between a polite interrupt and SIGKILL
+    grace_seconds: float = 10  # between a polite interrupt and SIGKILL; on a busy machine an honest cell needs some of them
     idle_seconds: float = 1  # for the last outputs to arrive after a cell is done
     start_seconds: float = 60  # for the kernel to answer
 
