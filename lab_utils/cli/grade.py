@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,12 @@ def grade(
     and recorded answers, judged outside of it. Ends with 0 when all were graded, whatever they scored.
     """
     from lab_utils.grading.arena import NO_CLUSTER
-    from lab_utils.grading.batch import grade_all, out_folder
+    from lab_utils.grading.batch import grade_all, out_folder, outstanding
     from lab_utils.grading.clusters import slots, without_walls
     from lab_utils.grading.discover import discover, real
     from lab_utils.grading.graft import Trusted
     from lab_utils.grading.limits import limits_with
+    from lab_utils.grading.results import read_document
     from lab_utils.grading.sandbox import bwrap
     from lab_utils.grading.write import write_all
     from lab_utils.labs.catalog import find_lab
@@ -95,13 +97,21 @@ def grade(
         found = discover(list(paths), files.name, limits, out)
         try:
             console = Console()
-            with slots(files, clusters, jobs, len(found.entries), console, may_reset=not no_reset, keep=keep_clusters) as (ready, cluster):
-                if needs.access == "change" and (open_ones := without_walls(cluster["names"])):
+            work = outstanding(files, found.entries, out, limits, on_cluster=NO_CLUSTER not in clusters)
+            with ExitStack() as stack:
+                if work.todo or not (out / "results.json").exists():
+                    enough, may_reset = max(1, len(work.todo)), not no_reset
+                    ready, cluster = stack.enter_context(
+                        slots(files, clusters, jobs, enough, console, may_reset=may_reset, keep=keep_clusters)
+                    )
+                else:  # nothing is left to grade, so no cluster is needed for it
+                    ready, cluster = [], read_document(out / "results.json")["cluster"]
+                if ready and needs.access == "change" and (open_ones := without_walls(cluster["names"])):
                     console.note(
                         f"in this lab a student's code is root on the nodes; those of {', '.join(open_ones)} share this machine's kernel: "
                         "whom you do not trust with this machine, grade behind user namespaces (lab up --guarded) or on virtual machines"
                     )
-                grades = grade_all(files, found.entries, out, ready, limits, watcher)
+                grades = grade_all(files, found.entries, out, ready, limits, watcher, work)
             write_all(out, files.spec, grades, found.ignored, cluster, chosen, canvas_assignment)
         finally:
             found.cleanup()

@@ -51,21 +51,36 @@ class Watcher(Protocol):
     def finished(self, grade: Grade, left: int, eta: float) -> None: ...
 
 
-def grade_all(files: LabFiles, entries: Sequence[Entry], out: Path, slots: Sequence[Slot], limits: Limits, watcher: Watcher) -> list[Grade]:
-    """Every submission's grade, in the order of `entries`."""
-    versions = course_version(files) + grader_version() + ("" if any(slot.cluster != NO_CLUSTER for slot in slots) else NO_CLUSTER)
+@dataclass(frozen=True)
+class Work:
+    """What a run has to do: who was graded before, by this very grader and course, and who was not."""
+
+    prints: dict[str, str]  # by submission: everything that its grade depends on
+    kept: dict[str, Grade]
+    todo: list[Entry]
+
+
+def outstanding(files: LabFiles, entries: Sequence[Entry], out: Path, limits: Limits, *, on_cluster: bool) -> Work:
+    versions = course_version(files) + grader_version() + ("" if on_cluster else NO_CLUSTER)
     prints = {entry.submission: fingerprint(entry, versions, limits) for entry in entries}
-    grades = {entry.submission: kept for entry in entries if (kept := _kept(out, entry, prints[entry.submission]))}
+    kept = {entry.submission: grade for entry in entries if (grade := _kept(out, entry, prints[entry.submission]))}
+    return Work(prints, kept, [entry for entry in entries if entry.submission not in kept])
+
+
+def grade_all(
+    files: LabFiles, entries: Sequence[Entry], out: Path, slots: Sequence[Slot], limits: Limits, watcher: Watcher, work: Work
+) -> list[Grade]:
+    """Every submission's grade, in the order of `entries`."""
+    grades = dict(work.kept)
     todo: queue.Queue[Entry] = queue.Queue()
-    for entry in entries:
-        if entry.submission not in grades:
-            todo.put(entry)
+    for entry in work.todo:
+        todo.put(entry)
     cgroups.sweep()
     scratch.sweep()
     if todo.qsize():
         warm_up()
     watcher.begun(len(entries), len(grades))
-    batch = _Batch(files, out, limits, prints, todo, grades, watcher, len(slots), todo.qsize())
+    batch = _Batch(files, out, limits, work.prints, todo, grades, watcher, len(slots), todo.qsize())
     threads = [threading.Thread(target=batch.serve, args=(slot,), name=f"slot {slot.cluster}", daemon=True) for slot in slots]
     for thread in threads:
         thread.start()

@@ -10,14 +10,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import psutil
 import pytest
+from click.testing import CliRunner
 
+from lab_utils.cli.grade import grade
+from lab_utils.grading import batch, clusters
+from lab_utils.grading.results import Grade
+from lab_utils.labs.catalog import LabFiles
 from lab_utils.labs.spec import SCHEMAS
 from tests.grading.conftest import FULL, LAB, Notebook, as_bytes
 
@@ -268,11 +274,8 @@ def test_a_lab_that_looks_at_a_cluster_is_not_graded_without_one(tmp_path: Path)
 def test_a_grade_without_a_cluster_does_not_stand_for_one_with_a_cluster(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab_utils.grading import batch
     from lab_utils.grading.discover import discover
     from lab_utils.grading.limits import Limits
-    from lab_utils.grading.results import Grade
-    from lab_utils.labs.catalog import LabFiles
 
     class Silent:
         def begun(self, total: int, kept: int) -> None:
@@ -289,8 +292,34 @@ def test_a_grade_without_a_cluster_does_not_stand_for_one_with_a_cluster(
     monkeypatch.setattr(batch, "grade_apart", at_once)
     entries = discover([hand_in(tmp_path / "in", ada="{}")], LAB, Limits()).entries
     for name in ("none", "none", "lab", "lab"):
-        batch.grade_all(files, entries, tmp_path / "out", [batch.Slot(name)], Limits(), Silent())
+        work = batch.outstanding(files, entries, tmp_path / "out", Limits(), on_cluster=name != "none")
+        batch.grade_all(files, entries, tmp_path / "out", [batch.Slot(name)], Limits(), Silent(), work)
     assert counts == [0, 1, 0, 1]
+
+
+def test_a_run_in_which_nothing_is_left_to_grade_needs_no_cluster(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def slots(*_: Any, **__: Any) -> Iterator[Any]:
+        asked.append("for a cluster")
+        yield [batch.Slot("lab")], {"names": ["lab"], "provider": "embedded", "kubernetes": "v1.36.3", "nodes": ["cp"]}
+
+    def at_once(job: Any, *_: Any) -> Any:
+        return Grade.begin(job.entry, files.spec).finish(files.spec)
+
+    asked: list[str] = []
+    files = LabFiles(LAB, root)
+    monkeypatch.setenv("LAB_ROOT", str(root))
+    monkeypatch.setattr(clusters, "slots", slots)
+    monkeypatch.setattr(batch, "grade_apart", at_once)
+    folder, out = hand_in(tmp_path / "in", ada="{}"), tmp_path / "out"
+    for _ in range(2):
+        assert CliRunner().invoke(grade, ["90", str(folder), "--out", str(out)], standalone_mode=False).return_value == 0
+    assert asked == ["for a cluster"]
+    assert results(out).keys() == {"ada"}
+    assert json.loads((out / "results.json").read_text())["cluster"]["names"] == ["lab"]
+    hand_in(folder, eve="{}")
+    CliRunner().invoke(grade, ["90", str(folder), "--out", str(out)], standalone_mode=False)
+    assert asked == ["for a cluster"] * 2
 
 
 def test_formulas_in_names_do_not_reach_a_spreadsheet(lab: Any, handed_in: HandedIn, tmp_path: Path) -> None:
