@@ -133,14 +133,14 @@ def _runs(root: Path, docname: str, notebook: Any) -> Any:
     from jupyter_cache import get_cache
 
     for place in (executed_cache(), recorded_cache()):
-        executed = get_cache(place)
+        cache = get_cache(place)
         with suppress(KeyError):
-            record = executed.match_cache_notebook(notebook)
-            yield record.hashkey, executed.get_cache_bundle(record.pk).nb
+            record = cache.match_cache_notebook(notebook)
+            yield record.hashkey, cache.get_cache_bundle(record.pk).nb
     recorded = recorded_dir(root) / f"{Path(docname).name}.ipynb"
     if recorded.exists():
         nb = nbformat.read(recorded, as_version=4)  # type: ignore[no-untyped-call]
-        yield executed.create_hashed_notebook(nb)[1], nb
+        yield get_cache(executed_cache()).create_hashed_notebook(nb)[1], nb
 
 
 def lab_page(text: str, name: str) -> str:

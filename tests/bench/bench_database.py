@@ -7,7 +7,6 @@ start a container or to make a Pod, and to tell its new address. The rest is the
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +18,7 @@ from lab_utils.namespaces import pids_of
 from lab_utils.paths import repo_dir
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec, provider
-from tests.bench.report import Row
+from tests.bench.report import Row, of_pairs
 
 NAME, SPACE, ROUNDS = "bench-database", "bench-database", 5
 MARIADB = "docker.io/library/mariadb:10.11"
@@ -75,21 +74,18 @@ def rows() -> list[Row]:
         cluster.close()
     finally:
         chosen.down(NAME, Silent())
-    return [row("its process is killed (-9)", killed), row("its Pod is deleted", deleted)]
-
-
-def row(what: str, pairs: list[tuple[float, float]]) -> Row:
-    database, plain = (statistics.median(each) for each in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
-    return Row(f"{what}: no row acknowledged / a web server does not answer", f"{database:.1f} s", f"{plain:.1f} s", f"{ratio:.2f}")
+    return [
+        of_pairs(f"{what}: no row acknowledged / a web server does not answer", pairs)
+        for what, pairs in (("its process is killed (-9)", killed), ("its Pod is deleted", deleted))
+    ]
 
 
 def start(cluster: Cluster) -> None:
     page = (repo_dir() / "book/05-statefulset.md").read_text()
-    parts = [re.search(rf'^{name} = r?"""(.*?)"""', page, re.M | re.S) for name in ("SCRIPTS", "DATABASE")]
+    scripts, database = re.findall(r'^(?:SCRIPTS|DATABASE) = r?"""(.*?)"""', page, re.M | re.S)
     cluster.kubectl("create", "namespace", SPACE)
     agnhost = pinned().image("agnhost").name
-    cluster.apply("---".join([*(part[1] for part in parts if part), PLAIN.replace("AGNHOST", agnhost)]), SPACE)
+    cluster.apply("---".join([scripts, database, PLAIN.replace("AGNHOST", agnhost)]), SPACE)
     for pod in ("db-0", "db-1", "web-0"):
         cluster.wait(partial(exists, cluster, pod))
         cluster.wait(f"pod/{pod} condition=Ready -n {SPACE}", timeout=300)

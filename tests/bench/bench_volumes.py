@@ -6,7 +6,6 @@ that makes a folder.
 
 from __future__ import annotations
 
-import statistics
 import time
 from itertools import count
 
@@ -14,7 +13,7 @@ from lab_utils.cluster import Cluster
 from lab_utils.csi import deploy
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec, provider
-from tests.bench.report import Row
+from tests.bench.report import Row, of_pairs
 
 NAME, SPACE, DRIVER = "bench-volumes", "bench-volumes", "disks.bench.example"
 NUMBERS = count()
@@ -36,10 +35,8 @@ def rows() -> list[Row]:
 def row(cluster: Cluster, claims: int, rounds: int) -> Row:
     mounted(cluster, "ours", 1), mounted(cluster, "local-path", 1)  # a round that does not count
     pairs = [(mounted(cluster, "ours", claims), mounted(cluster, "local-path", claims)) for _ in range(rounds)]
-    ours, other = statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
     what = "one claim" if claims == 1 else f"{claims} claims at once, in one Pod"
-    ratio = statistics.median(a / b for a, b in pairs)
-    return Row(f"{what}: made, attached, mounted / local-path-provisioner", f"{ours:.1f} s", f"{other:.1f} s", f"{ratio:.2f}")
+    return of_pairs(f"{what}: made, attached, mounted / local-path-provisioner", pairs)
 
 
 def mounted(cluster: Cluster, storage_class: str, claims: int) -> float:

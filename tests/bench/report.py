@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 
@@ -20,9 +20,13 @@ class Row(NamedTuple):
 def compare(name: str, ours: Callable[[], object], reference: Callable[[], object], *, rounds: int = 5) -> Row:
     """Run the two in turn, A B A B …, after one round that does not count; medians, and the median of the ratios pair by pair."""
     ours(), reference()
-    pairs = [(seconds(ours), seconds(reference)) for _ in range(rounds)]
+    return of_pairs(name, [(seconds(ours), seconds(reference)) for _ in range(rounds)], digits=3)
+
+
+def of_pairs(name: str, pairs: Sequence[tuple[float, float]], *, digits: int = 1) -> Row:
+    """Medians of what was measured in turn, in seconds, and the median of the ratios pair by pair."""
     mine, other = statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
-    return Row(name, f"{mine:.3f} s", f"{other:.3f} s", f"{statistics.median(a / b for a, b in pairs):.2f}")
+    return Row(name, f"{mine:.{digits}f} s", f"{other:.{digits}f} s", f"{statistics.median(a / b for a, b in pairs):.2f}")
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -41,6 +41,12 @@ def lab(root: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess
     return run
 
 
+def at_once(job: Any, *_: Any) -> Grade:
+    """In the place of a sandbox, where only the run around it is asked about."""
+    spec = LabFiles(job.lab, Path(job.root)).spec
+    return Grade.begin(job.entry, spec).finish(spec)
+
+
 def argv(*words: str | Path) -> list[str]:
     return [sys.executable, "-m", "lab_utils", *map(str, words)]
 
@@ -284,9 +290,6 @@ def test_a_grade_without_a_cluster_does_not_stand_for_one_with_a_cluster(
         def finished(self, grade: Any, left: int, eta: float) -> None:
             pass
 
-    def at_once(job: Any, *_: Any) -> Any:
-        return Grade.begin(job.entry, files.spec).finish(files.spec)
-
     counts: list[int] = []
     files = LabFiles(LAB, root)
     monkeypatch.setattr(batch, "grade_apart", at_once)
@@ -303,11 +306,7 @@ def test_a_run_in_which_nothing_is_left_to_grade_needs_no_cluster(root: Path, tm
         asked.append("for a cluster")
         yield [batch.Slot("lab")], {"names": ["lab"], "provider": "embedded", "kubernetes": "v1.36.3", "nodes": ["cp"]}
 
-    def at_once(job: Any, *_: Any) -> Any:
-        return Grade.begin(job.entry, files.spec).finish(files.spec)
-
     asked: list[str] = []
-    files = LabFiles(LAB, root)
     monkeypatch.setenv("LAB_ROOT", str(root))
     monkeypatch.setattr(clusters, "slots", slots)
     monkeypatch.setattr(batch, "grade_apart", at_once)
