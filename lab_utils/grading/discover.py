@@ -12,6 +12,7 @@ nothing is dropped in silence.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from contextlib import suppress
@@ -90,11 +91,17 @@ def real(path: Path) -> Path:
 def who(name: str) -> Entry:
     """Who handed in, by the name that an LMS gave to the file or folder."""
     if match := MOODLE.fullmatch(name):
-        return Entry("", clean(match["student"]), student_id=match["id"], system="moodle")
+        return Entry("", _person(match["student"]), student_id=match["id"], system="moodle")
     if match := CANVAS.fullmatch(name):
-        return Entry("", clean(match["student"]), student_id=match["id"], system="canvas", late=bool(match["late"]))
+        return Entry("", _person(match["student"]), student_id=match["id"], system="canvas", late=bool(match["late"]))
     stem = re.sub(r"(\.ipynb)?(\.(ipynb|json|txt))?$", "", name, flags=re.IGNORECASE)
-    return Entry("", clean(stem or name))
+    return Entry("", _person(stem or name))
+
+
+def _person(name: str) -> str:
+    """A name as it may be shown. When that is not the whole name, a few digits of it stay: two people must not become one row."""
+    shown = clean(name)
+    return shown if shown == name else f"{shown} #{hashlib.sha256(os.fsencode(name)).hexdigest()[:6]}"
 
 
 def _of_file(path: Path, shown: str, owner: Entry | None = None) -> Entry:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.errors import BadInput, HostLacks
-from lab_utils.grading.discover import Entry, discover
+from lab_utils.grading.discover import Entry, discover, who
 from lab_utils.grading.limits import Limits
 from lab_utils.grading.submission import Rejected, Submission, read_file, read_submission
 from tests.grading.conftest import LAB, STEPS, Notebook, as_bytes
@@ -197,7 +197,7 @@ def test_one_file_per_student(tmp_path: Path, found: Finder) -> None:
     (tmp_path / ".hidden.ipynb").write_text("{}")
     (tmp_path / ".ipynb_checkpoints").mkdir()
     (tmp_path / ".ipynb_checkpoints" / "ada-checkpoint.ipynb").write_text("{}")
-    assert set(found(tmp_path)) == {"ada", "Ünïcödé 学生", "{curly} $(x)", "-rf", "a?b", "GRACE", "lin"}
+    assert set(found(tmp_path)) == {"ada", "Ünïcödé 学生", "{curly} $(x)", "-rf", "a?b #7e18f7", "GRACE", "lin"}
     assert discover([tmp_path], LAB, LIMITS).ignored == ["README.md"]
 
 
@@ -425,6 +425,14 @@ def test_two_submissions_of_one_student_are_both_kept(tmp_path: Path) -> None:
         (tmp_path / place / "ada.ipynb").write_text("{}")
     result = discover([tmp_path / "a/ada.ipynb", tmp_path / "b/ada.ipynb"], LAB, LIMITS)
     assert len({entry.submission for entry in result.entries}) == 2
+
+
+@pytest.mark.parametrize("names", [("ada\x01", "ada\x02"), ("a" * 90 + "1", "a" * 90 + "2"), ("ada\udc80", "ada\udc81")])
+def test_names_that_cannot_be_shown_whole_stay_different(names: tuple[str, str]) -> None:
+    first, second = (who(f"{name}.ipynb").student for name in names)
+    assert first != second
+    assert (first + second).isprintable()
+    assert len(first) < 100
 
 
 def test_rejections_are_grades_of_nothing(grader: Callable[..., object], tmp_path: Path) -> None:
