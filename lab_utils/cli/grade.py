@@ -117,6 +117,8 @@ def grade(
             found.cleanup()
     for name in found.ignored:
         click.echo(f"   not graded, ignored: {name}", err=True)
+    if any(name.lower().endswith(".ipynb") for name in found.ignored):
+        click.echo("   of a student's folder one notebook counts. Is it the folder of a group? Then give it by itself", err=True)
     failed = [each for each in grades if each.status == "error"]
     rejected = sum(each.status == "rejected" for each in grades)
     click.echo(

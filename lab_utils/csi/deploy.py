@@ -96,8 +96,8 @@ def remove(cluster: Cluster, namespace: str, driver: str) -> None:
     cluster.kubectl("delete", kinds, "-l", f"csi-driver={driver}", "--ignore-not-found")
     for node in cluster.workers:
         node.run(f"rm -rf /var/lib/{driver} /var/lib/kubelet/plugins/{driver} /var/lib/kubelet/plugins_registry/{driver}-reg.sock")
-        # The kubelet labels its node with what NodeGetInfo says of its place, and never takes that away.
-        cluster.kubectl("label", "node", node.name, f"{driver}/node-")
+    # The kubelet labels its node with what NodeGetInfo says of its place, and never takes that away.
+    cluster.kubectl("label", "nodes", "--all", f"{driver}/node-")
 
 
 def ask(cluster: Cluster, namespace: str, node: str, *calls: tuple[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:

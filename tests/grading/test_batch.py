@@ -62,7 +62,7 @@ def results(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def hand_in(folder: Path, **notebooks: Notebook | bytes | str) -> Path:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, notebook in notebooks.items():
         (folder / f"{name}.ipynb").write_bytes(as_bytes(notebook))
     return folder
@@ -164,6 +164,18 @@ def test_a_mixed_batch_of_thirty_gets_the_right_scores_in_one_go(
     third = lab("grade", "90", folder, "--out", out, "--cluster", "none", "--cell-timeout", "12")
     assert "30 have been graded before" in third.stderr
     assert results(out)["null"]["score"] == FULL
+
+
+def test_a_group_taken_for_a_student_is_said(tmp_path: Path, lab: Any) -> None:
+    hand_in(tmp_path / "in" / "group-a", ada=b"", lin=b"")
+    hand_in(tmp_path / "in", eve=b"")
+    done = lab("grade", "90", tmp_path / "in", "--out", tmp_path / "out", "--cluster", "none")
+    assert set(results(tmp_path / "out")) == {"eve", "group-a"}
+    assert "ignored: group-a/lin.ipynb" in done.stderr
+    assert "Is it the folder of a group?" in done.stderr
+    done = lab("grade", "90", tmp_path / "in" / "group-a", tmp_path / "in" / "eve.ipynb", "--out", tmp_path / "each", "--cluster", "none")
+    assert set(results(tmp_path / "each")) == {"ada", "lin", "eve"}
+    assert "group" not in done.stderr
 
 
 def test_an_interrupted_run_resumes_and_leaves_nothing_behind(root: Path, handed_in: HandedIn, tmp_path: Path, lab: Any) -> None:
