@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from lab_utils.book_pages import OFFLINE, cluster_answers, executed_cache, executes, known_run, recorded_dir
+from lab_utils.book_pages import OFFLINE, cluster_answers, executes, known_run, live_cache, recorded_dir
 from lab_utils.cli import finish
 from lab_utils.errors import BadInput, CommandFailed, Unhealthy
 from lab_utils.paths import repo_dir
@@ -90,7 +90,7 @@ def build_book(root: Path, *, fresh: bool = False, offline: bool = False) -> Pat
     from jupyter_book.cli.main import build
 
     if fresh:
-        shutil.rmtree(executed_cache(), ignore_errors=True)
+        shutil.rmtree(live_cache(), ignore_errors=True)
     out = root / "_build" / "html"
     with a_cluster(offline) as which:
         click.echo(f"book: on {which}")
@@ -169,7 +169,7 @@ def main() -> None:
 
 
 @main.command("build")
-@click.option("--fresh", is_flag=True, help="Forget earlier runs: execute every chapter.")
+@click.option("--fresh", is_flag=True, help="Forget earlier runs: execute every chapter that would be executed on a new machine.")
 @click.option("--offline", is_flag=True, help="Use no cluster: outputs come from earlier runs, and each page says so.")
 @SOURCE
 def build_command(fresh: bool, offline: bool, source: Path) -> None:

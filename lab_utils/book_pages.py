@@ -55,6 +55,11 @@ def recorded_cache() -> Path:
     return cache_dir() / "book" / "recorded"
 
 
+def live_cache() -> Path:
+    """Where a build on a cluster finds runs of the same code, and puts its own."""
+    return recorded_cache() if EXECUTE in os.environ else executed_cache()
+
+
 def executes(docname: str) -> bool:
     """Whether a build on a cluster executes this chapter in any case."""
     chosen = os.environ.get(EXECUTE)
@@ -171,8 +176,7 @@ In a JupyterLab that runs already, open `{name}/lab.ipynb`. Or take the notebook
 
 def choose_cache(app: Sphinx, config: Any) -> None:
     app.lab_live = cluster_answers()  # type: ignore[attr-defined]
-    live = recorded_cache() if EXECUTE in os.environ else executed_cache()
-    app.lab_cache = live if app.lab_live else offline_cache()  # type: ignore[attr-defined]
+    app.lab_cache = live_cache() if app.lab_live else offline_cache()  # type: ignore[attr-defined]
     config.nb_execution_cache_path = str(app.lab_cache)  # type: ignore[attr-defined]
 
 

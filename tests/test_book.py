@@ -193,8 +193,10 @@ def test_a_chapter_that_need_not_be_executed_is_shown_as_it_was_recorded(small_b
     done = build(small_book, cluster=cluster, LAB_BOOK_EXECUTE="intro")
     assert "Executed notebook" in done.stdout, "its code is not the recorded one"
     assert ">48" in page(small_book) and "Outputs from an earlier run" not in page(small_book)
-    done = build(small_book, cluster=cluster, LAB_BOOK_EXECUTE="intro,one")
-    assert ">48" in page(small_book)
+    for options in ([], ["--fresh"]):
+        done = build(small_book, *options, cluster=cluster, LAB_BOOK_EXECUTE="intro,one")
+        assert ">48" in page(small_book)
+        assert ("Executed notebook" in done.stdout) == bool(options), "it had been executed already"
 
 
 @pytest.mark.cluster
