@@ -94,7 +94,7 @@ def up(
 
         needs = find_lab(lab).spec.needs
         spec = replace(spec, metrics_server=metrics_server or needs.metrics, storage=needs.storage, images=needs.images)
-        spec = replace(spec, bare=bare or needs.bare)
+        spec = replace(spec, bare=bare or needs.bare, ingress=needs.ingress)
     cluster = chosen.up(spec, console)
     nodes = ", ".join(node.name for node in cluster.nodes)
     click.echo(f"Cluster {name} is up: {nodes} ({time.monotonic() - start:.1f} s). Look inside: lab ssh{_option(name)} cp", err=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lab_utils.addons import images_on_every_node, makes_volumes, serves_metrics
+from lab_utils.addons import images_on_every_node, makes_volumes, serves_ingress, serves_metrics
 from lab_utils.cluster import Cluster
 from lab_utils.errors import BadInput, LabError, NoNodeAccess, Unhealthy
 from lab_utils.faults import undo_all
@@ -59,6 +59,8 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
         lacking.append(f"metrics-server ({up})")
     if needs.storage and not makes_volumes(cluster):
         lacking.append(f"somebody who makes volumes for claims ({up})")
+    if needs.ingress and not serves_ingress(cluster):
+        lacking.append(f"an ingress controller, Contour ({up})")
     if needs.images and not no_access and (images := sorted(set(needs.images) - images_on_every_node(cluster))):
         lacking.append(f"the images {', '.join(images)} ({up})")
     return lacking

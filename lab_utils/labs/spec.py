@@ -34,6 +34,7 @@ class Needs:
     proxy: str = ""
     metrics: bool = False
     storage: bool = False
+    ingress: bool = False
     images: tuple[str, ...] = ()
 
 

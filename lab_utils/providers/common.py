@@ -41,11 +41,12 @@ def as_it_is(spec: ClusterSpec, options: dict[str, Any]) -> ClusterSpec:
 def with_addons(cluster: Cluster, progress: Progress) -> Cluster:
     """The same cluster, with all that its record says it was given."""
     options = cluster.record.options
-    if options.get("metrics_server") or options.get("storage") or options.get("images"):
+    if options.get("metrics_server") or options.get("storage") or options.get("ingress") or options.get("images"):
         from lab_utils.addons import give
 
         metrics, storage = bool(options.get("metrics_server")), bool(options.get("storage"))
-        give(cluster, progress, metrics=metrics, storage=storage, images=options.get("images", ()))
+        ingress, images = bool(options.get("ingress")), options.get("images", ())
+        give(cluster, progress, metrics=metrics, storage=storage, ingress=ingress, images=images)
     return cluster
 
 

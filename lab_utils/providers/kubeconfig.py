@@ -52,10 +52,10 @@ class Kubeconfig:
         if record.options["node_access"] != "debug":
             progress.note("labs lose the steps that look at nodes, and say which; --node-access debug allows a privileged Pod on each node")
         cluster = connect(spec.name)
-        if spec.metrics_server or spec.storage or spec.images:
+        if spec.metrics_server or spec.storage or spec.ingress or spec.images:
             from lab_utils.addons import give
 
-            give(cluster, progress, metrics=spec.metrics_server, storage=spec.storage, images=spec.images)
+            give(cluster, progress, metrics=spec.metrics_server, storage=spec.storage, ingress=spec.ingress, images=spec.images)
         return cluster
 
     def _written(self, spec: ClusterSpec, progress: Progress) -> ClusterRecord:
@@ -77,6 +77,7 @@ class Kubeconfig:
             "server": found.server,
             "metrics_server": spec.metrics_server,
             "storage": spec.storage,
+            "ingress": spec.ingress,
             "images": sorted(spec.images),
         }
         record = ClusterRecord(spec.name, self.name, "creating", str(folder / "kubeconfig"), [], options=options, kubectl=host_kubectl())
