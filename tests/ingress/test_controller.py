@@ -209,7 +209,7 @@ def test_a_thousand_hosts(api: WritableApi, running: Running) -> None:
 def test_without_nginx_it_ends_and_when_it_is_asked_to_end_nginx_ends_too(api: WritableApi, running: Running, tmp_path: Path) -> None:
     api.put("Ingress", ingress("ours", ("Prefix", "/", "tea")))
     eventually(lambda: running.ask("http://shop.example/")[0].endswith(" 200"), running)
-    running.pod.run(["sh", "-c", "kill -KILL $(cat /run/ingress/nginx.pid)"])
+    running.pod.run(["sh", "-c", "kill -TERM $(cat /run/ingress/nginx.pid)"])
     assert running.process.wait(60) == 1
     assert "NGINX has ended" in running.said()
     again = Running(running.pod, api, tmp_path)

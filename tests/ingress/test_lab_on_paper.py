@@ -94,7 +94,7 @@ def scored(notebook: Notebook, pod: Container, folder: Path) -> dict[str, float]
     """Run the cells from the task `servers` on, and the two that they build on; points by step."""
     (folder / "store").mkdir()
     store = Store(LAB.name, folder / "store")
-    lab: Any = CheckContext(LAB.spec, LAB.checks, PaperCluster(pod), "paper", store)  # type: ignore[arg-type]
+    lab: Any = CheckContext(LAB.spec, LAB.checks, PaperCluster(pod), "paper", store)
     parts, names = Parts(pieces_of(notebook)), {"lab": lab}
     lab.parts, lab.answer, lab.get = parts, store.answer, lambda kind, *_: listed(kind)
     earned: dict[str, float] = {}
