@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,15 @@ class Container:
             self.started.append(subprocess.Popen(words, stdout=out, stderr=out))
             return self.started[-1]
 
+    def kill(self, *, but: Collection[int] = ()) -> None:
+        """Whatever runs in the namespace. A number in a file that some program left behind may be another program's by now."""
+        for pid in map(int, run(["ip", "netns", "pids", self.name], check=False).stdout.split()):
+            if pid not in but:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, 9)
+
     def close(self) -> None:
-        for pid in run(["ip", "netns", "pids", self.name], check=False).stdout.split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), 9)
+        self.kill()
         for process in self.started:
             process.kill()
             process.wait()

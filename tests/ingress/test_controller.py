@@ -27,7 +27,8 @@ FILES = solved("10-load-balancing-and-ingress")
 CONTROLLER, ADDRESS = "kio.example/test", "192.0.2.1"
 SERVERS = {"tea": ("127.0.1.1", "127.0.1.2"), "coffee": ("127.0.2.1",), "cake": ("127.0.3.1",)}
 SERVE = """
-import http.server, sys, threading
+import http.server, socket, sys, threading
+socket.getfqdn = str  # http.server asks for its own name, and here nobody answers
 class Answer(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):

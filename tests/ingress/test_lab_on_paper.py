@@ -30,7 +30,8 @@ SOURCE = load_source(LAB)
 ON_PAPER = ("servers", "locations", "sites", "nginx")
 WRONG = {Path(wrong.where).stem: wrong for wrong in load_wrong(LAB)}
 SERVER = """
-import http.server, sys
+import http.server, socket, sys
+socket.getfqdn = str  # http.server asks for its own name, and here nobody answers
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers(); self.wfile.write((sys.argv[2] + "-pod " + self.path).encode())
@@ -51,6 +52,8 @@ def pod(root: Path, tmp_path: Path) -> Iterator[Container]:
     try:
         for name, address in PODS.items():
             made.start(["python3", "-c", SERVER, address, name], tmp_path / name)
+            up = ["curl", "-s", "--retry", "60", "--retry-delay", "1", "--retry-connrefused", f"http://{address}:8080/"]
+            assert made.run(up).ok
         yield made
     finally:
         made.close()
@@ -73,7 +76,8 @@ class PaperCluster:
         if "exec" in words:
             return self.pod.run(words[words.index("--") + 1 :], input=input, timeout=timeout)
         if "delete" in words:  # what the last one left behind
-            self.pod.run(["sh", "-c", "kill $(cat /run/*.pid /tmp/*.pid /run/*/*.pid) ; rm -rf /tmp/* /run/*"])
+            self.pod.kill(but=[process.pid for process in self.pod.started])
+            self.pod.run(["sh", "-c", "rm -rf /tmp/* /run/*"])
         return Result("", "", 0)
 
 
