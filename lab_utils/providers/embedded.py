@@ -73,6 +73,7 @@ class Embedded:
                 "metrics_server": spec.metrics_server or bool(before.get("metrics_server")),
                 "storage": spec.storage or bool(before.get("storage")),
                 "images": sorted({*spec.images, *before.get("images", ())}),
+                "network_policy": spec.network_policy or before.get("network_policy", ""),
             },
             kubectl=made["kubectl"],
         )
