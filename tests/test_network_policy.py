@@ -102,7 +102,7 @@ def test_our_own_engine_keeps_a_policy_and_is_taken_away_without_a_trace(cluster
         with pytest.raises(BadInput, match="are kept already, by own"):
             network_policy.install(cluster, "kube-router", Silent())
         lab = LabSpec("98-policies", "Policies", 5, ("Look",), Needs(access="none", network_policy="none"), ("lab-98",))
-        assert "here own does" in " ".join(missing_needs(lab, cluster))
+        assert "(here: own;" in " ".join(missing_needs(lab, cluster))
     finally:
         network_policy.remove(cluster)
     assert network_policy.keeper_of(cluster) == ""

@@ -56,7 +56,7 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
     if needs.proxy and (mode := proxy_mode(cluster)) != needs.proxy:
         lacking.append(f"kube-proxy in {needs.proxy} mode (it is in {mode} mode)")
     if needs.network_policy == "none" and (keeper := keeper_of(cluster)):
-        lacking.append(f"a cluster in which nobody keeps NetworkPolicies (here {keeper} does; a new `lab up --for {spec.name}` has none)")
+        lacking.append(f"a cluster in which nobody keeps NetworkPolicies (here: {keeper}; a new cluster has nobody)")
     up = f"`lab up --name {cluster.name} --for {spec.name}`"
     if needs.metrics and not serves_metrics(cluster):
         lacking.append(f"metrics-server ({up})")

@@ -311,6 +311,18 @@ def test_a_service_is_judged_by_the_pod_behind_it(rules: ModuleType, wires: PodW
         assert wires.fates([sent]) == {sent: right}, cidr
 
 
+@pytest.mark.parametrize("there", ["p11", "p21"], ids=["on the same node", "on another"])
+def test_whoever_asks_a_service_is_refused_at_once_wherever_its_pod_is(rules: ModuleType, wires: PodWires, there: str) -> None:
+    """A reset for a bridged packet is sent as it is, from the Pod's address (nf_send_reset), and the sender asked the Service's."""
+    vip, pod_ip, caged = "10.96.0.80", ADDRESSES[there][0], ADDRESSES["p12"][0]
+    change = f"ip daddr {vip} tcp dport 80 dnat to {pod_ip}:8080"
+    wires.on("n1", "nft", "-f", "-", text=f"table ip nat {{ chain pre {{ type nat hook prerouting priority dstnat; {change}\n }}\n }}")
+    enforce(rules, wires, World([policy({"podSelector": B, "policyTypes": ["Egress"]})], SHOP, SPACES))
+    for address in (vip, pod_ip):
+        with pytest.raises(ConnectionRefusedError):
+            inside(wires.namespace("p12"), lambda at=address: socket.create_connection((at, 80), timeout=5, source_address=(caged, 0)))
+
+
 def test_a_pod_reaches_itself_through_its_service(rules: ModuleType, wires: PodWires) -> None:
     """The hairpin: out to the bridge and back, with the node's address as source. "A pod cannot block access to itself.\""""
     vip, own = "10.96.0.80", ADDRESSES["p12"][0]
