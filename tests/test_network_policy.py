@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from functools import partial
-from typing import Any
 
 import pytest
 
@@ -52,29 +50,36 @@ class Shop:
     """Three Pods: web, a friend beside it and a stranger on another node, and a policy that lets the friend in."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster, self.namespace = cluster, f"kept-{uuid.uuid4().hex[:6]}"
-        near, far = [node.name for node in cluster.workers][:2]
-        cluster.kubectl("create", "namespace", self.namespace)
+        self.cluster, self.namespace, self.web = cluster, f"kept-{uuid.uuid4().hex[:6]}", ""
+
+    def open(self) -> None:
+        near, far = [node.name for node in self.cluster.workers][:2]
+        self.cluster.kubectl("create", "namespace", self.namespace)
+        account = ["-n", self.namespace, "get", "serviceaccount", "default", "--ignore-not-found", "-o", "name"]
+        self.cluster.wait(lambda: self.cluster.kubectl(*account).stdout, timeout=60)  # a Pod is refused until it is there
         for name, node in (("web", near), ("friend", near), ("stranger", far)):
-            cluster.apply(POD.replace("NAME", name).replace("NODE", node), self.namespace)
+            self.cluster.apply(POD.replace("NAME", name).replace("NODE", node), self.namespace)
         for name in ("web", "friend", "stranger"):
-            cluster.wait(f"pod/{name} condition=Ready -n {self.namespace}", timeout=180)
-        self.web = cluster.get("pod", "web", "-n", self.namespace)["status"]["podIP"]
-        cluster.apply(ONLY_FRIEND, self.namespace)
+            self.cluster.wait(f"pod/{name} condition=Ready -n {self.namespace}", timeout=180)
+        self.web = self.cluster.get("pod", "web", "-n", self.namespace)["status"]["podIP"]
+        self.cluster.apply(ONLY_FRIEND, self.namespace)
 
     def reaches(self, sender: str) -> bool:
         words = ["-n", self.namespace, "exec", sender, "--", "/agnhost", "connect", f"{self.web}:8080", "--timeout=2s"]
         return self.cluster.kubectl(*words, check=False).ok
 
     def close(self) -> None:
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--timeout=120s", timeout=130)
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s", timeout=130)
 
 
 @pytest.fixture
 def shop(cluster: Cluster) -> Iterator[Shop]:
     made = Shop(cluster)
-    yield made
-    made.close()
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
 
 
 def tables(cluster: Cluster) -> dict[str, str]:
@@ -134,12 +139,12 @@ def test_an_engine_that_does_not_exist_is_refused(cluster: Cluster) -> None:
 @pytest.mark.timeout(1800)
 def test_a_packaged_engine_keeps_a_policy_and_says_that_it_cannot_be_taken_away(engine: str, progress: Progress) -> None:
     chosen, name = provider(PROVIDER), f"kept-{os.getpid()}"
-    made: dict[str, Any] = {}
     try:
-        cluster = made["cluster"] = chosen.up(ClusterSpec(name, network_policy=engine), progress)
+        cluster = chosen.up(ClusterSpec(name, network_policy=engine), progress)
         assert network_policy.engine_of(cluster) == engine
         shop = Shop(cluster)
-        cluster.wait(partial(lambda s: not s.reaches("stranger"), shop), timeout=30, why="the stranger still reaches web")
+        shop.open()
+        cluster.wait(lambda: not shop.reaches("stranger"), timeout=30, why="the stranger still reaches web")
         assert shop.reaches("friend")
         with pytest.raises(BadInput, match="cannot be taken away cleanly"):
             network_policy.remove(cluster)
