@@ -1,7 +1,7 @@
 """The outside judges of NetworkPolicy engines: cyclonus, and Kubernetes' own end-to-end tests.
 
 python -m tests.netpol --engine own                     a cluster with that engine, both judges, and the cluster is removed
-python -m tests.netpol --engine kube-router --cluster NAME --judge cyclonus
+python -m tests.netpol --engine kube-router --cluster NAME --judge cyclonus --only conflict
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from lab_utils.addons import give
 from lab_utils.cli.console import Console
 from lab_utils.cluster import Cluster, connect
 from lab_utils.errors import LabError
+from lab_utils.network_policy import ENGINES
 from lab_utils.paths import cache_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, choose, provider
@@ -30,12 +31,15 @@ NO_SCTP = r"SCTP"
 
 
 @click.command()
-@click.option("--engine", required=True, help="kube-router, kube-network-policies or own.")
+@click.option("--engine", type=click.Choice(list(ENGINES)), required=True)
 @click.option("--cluster", "existing", default=None, help="Use this cluster and leave it.")
 @click.option("--judge", type=click.Choice(["both", "cyclonus", "e2e"]), default="both", show_default=True)
-def main(engine: str, existing: str | None, judge: str) -> None:
+@click.option("--only", default="", help="A part: tags of cyclonus, or an expression for the names of the end-to-end tests.")
+def main(engine: str, existing: str | None, judge: str, only: str) -> None:
     console = Console()
     start = time.monotonic()
+    if only and judge == "both":
+        raise click.UsageError("--only needs --judge cyclonus or e2e: the two name their parts differently")
     chosen = provider(choose())
     failed = False
     try:
@@ -43,9 +47,9 @@ def main(engine: str, existing: str | None, judge: str) -> None:
         try:
             give(cluster, console, network_policy=engine)
             if judge != "e2e":
-                failed |= by_cyclonus(cluster, console)
+                failed |= by_cyclonus(cluster, only, console)
             if judge != "cyclonus":
-                failed |= by_e2e(cluster, console)
+                failed |= by_e2e(cluster, only, console)
         finally:
             if not existing:
                 chosen.down(NAME, console)
@@ -56,23 +60,24 @@ def main(engine: str, existing: str | None, judge: str) -> None:
     sys.exit(1 if failed else 0)
 
 
-def by_cyclonus(cluster: Cluster, progress: Progress) -> bool:
-    count = cyclonus.judge(cluster, cyclonus.build(progress), progress)
+def by_cyclonus(cluster: Cluster, only: str, progress: Progress) -> bool:
+    count = cyclonus.judge(cluster, cyclonus.build(progress), progress, [f"--include={only}"] if only else [])
     for name in count.failures:
         click.echo(f"FAILED {name}")
     click.echo(f"cyclonus: {count.passed} passed, {count.failed} failed, {count.skipped} skipped")
     return count.failed > 0 or count.passed == 0
 
 
-def by_e2e(cluster: Cluster, progress: Progress) -> bool:
+def by_e2e(cluster: Cluster, only: str, progress: Progress) -> bool:
     tests = suite.build(progress)
     images.provide(cluster, tests, progress)
     out = cache_dir() / "netpol"
     out.mkdir(parents=True, exist_ok=True)
     junit, log = out / "e2e.xml", out / "e2e.log"
     junit.unlink(missing_ok=True)
+    chosen = CHOICE if not only else rf"\[sig-network\] Netpol.*({only}).*\[Feature:NetworkPolicy\]"
     # One after another: each test makes three namespaces of three Pods, and lets everybody try everybody.
-    words = ["--procs=1", "-v", "--no-color", "--timeout=3h", f"--focus={CHOICE}", f"--output-dir={out}", f"--junit-report={junit.name}"]
+    words = ["--procs=1", "-v", "--no-color", "--timeout=3h", f"--focus={chosen}", f"--output-dir={out}", f"--junit-report={junit.name}"]
     left_out = {} if cyclonus.has_sctp() else {NO_SCTP: "this kernel has no SCTP sockets"}
     words += [f"--skip={expression}" for expression in left_out]
     with progress.step(f"The tests (all that they say: {log})"), log.open("w") as file:
