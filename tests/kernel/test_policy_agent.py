@@ -10,6 +10,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -320,7 +321,7 @@ def test_whoever_asks_a_service_is_refused_at_once_wherever_its_pod_is(rules: Mo
     enforce(rules, wires, World([policy({"podSelector": B, "policyTypes": ["Egress"]})], SHOP, SPACES))
     for address in (vip, pod_ip):
         with pytest.raises(ConnectionRefusedError):
-            inside(wires.namespace("p12"), lambda at=address: socket.create_connection((at, 80), timeout=5, source_address=(caged, 0)))
+            inside(wires.namespace("p12"), partial(socket.create_connection, (address, 80), timeout=5, source_address=(caged, 0)))
 
 
 def test_a_pod_reaches_itself_through_its_service(rules: ModuleType, wires: PodWires) -> None:
