@@ -11,6 +11,8 @@ from lab_utils import artifacts
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
+from lab_utils.network_policy import engine_of
+from lab_utils.network_policy import install as install_engine
 from lab_utils.progress import Progress
 from lab_utils.providers import provider
 
@@ -25,6 +27,7 @@ def give(
     storage: bool = False,
     ingress: bool = False,
     images: Iterable[str] = (),
+    network_policy: str = "",
 ) -> None:
     """Whatever of this the cluster does not have yet."""
     wanted = sorted(images)
@@ -34,6 +37,8 @@ def give(
         install_local_path_provisioner(cluster, progress)
     if ingress and not serves_ingress(cluster):
         install_contour(cluster, progress)
+    if network_policy and engine_of(cluster) != network_policy:
+        install_engine(cluster, network_policy, progress)
     for name in (missing := sorted(set(wanted) - images_on_every_node(cluster)) if wanted else []):
         provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
     options = cluster.record.options
@@ -42,6 +47,7 @@ def give(
         "storage": storage or bool(options.get("storage")),
         "ingress": ingress or bool(options.get("ingress")),
         "images": sorted({*options.get("images", ()), *missing}),
+        "network_policy": network_policy or options.get("network_policy", ""),
     }
     if any(options.get(name, type(value)()) != value for name, value in given.items()):
         cluster.record = cluster.record.but(options={**options, **given})

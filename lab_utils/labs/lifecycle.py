@@ -27,6 +27,7 @@ from lab_utils.labs import bare
 from lab_utils.labs.reach import steps_on_nodes
 from lab_utils.labs.spec import LabSpec
 from lab_utils.labs.workspace import LABEL, Workspace
+from lab_utils.network_policy import keeper_of
 
 if TYPE_CHECKING:
     from lab_utils.checks import CheckSet
@@ -54,6 +55,8 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
         lacking.append("block devices (nodes of `lab up --guarded` have none)")
     if needs.proxy and (mode := proxy_mode(cluster)) != needs.proxy:
         lacking.append(f"kube-proxy in {needs.proxy} mode (it is in {mode} mode)")
+    if needs.network_policy == "none" and (keeper := keeper_of(cluster)):
+        lacking.append(f"a cluster in which nobody keeps NetworkPolicies (here: {keeper}; a new cluster has nobody)")
     up = f"`lab up --name {cluster.name} --for {spec.name}`"
     if needs.metrics and not serves_metrics(cluster):
         lacking.append(f"metrics-server ({up})")

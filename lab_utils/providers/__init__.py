@@ -42,6 +42,7 @@ class ClusterSpec:
     storage: bool = False  # local-path-provisioner and its StorageClass
     ingress: bool = False  # Contour with Envoy
     images: tuple[str, ...] = ()  # beside those that every node has
+    network_policy: str = ""  # an engine that keeps NetworkPolicies: kube-router, kube-network-policies, own
     ports: tuple[str, ...] = ()  # kind: HOST:NODE pairs, for a host that does not reach its containers' addresses
     kubeconfig: str = ""  # kubeconfig: the file, and the context in it, of a cluster that is there already
     context: str = ""

@@ -74,6 +74,7 @@ class Embedded:
                 "storage": spec.storage or bool(before.get("storage")),
                 "ingress": spec.ingress or bool(before.get("ingress")),
                 "images": sorted({*spec.images, *before.get("images", ())}),
+                "network_policy": spec.network_policy or before.get("network_policy", ""),
             },
             kubectl=made["kubectl"],
         )
