@@ -20,6 +20,7 @@ PURE = (
     "nft",
     "links",
     "topology",
+    "policies",
     "draw",
     "embedded/kubeadm",
     "artifacts/versions",
