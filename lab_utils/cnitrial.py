@@ -65,12 +65,30 @@ class Reply:
         return code if form and isinstance(code, int) else None
 
     @property
+    def ips(self) -> list[dict[str, Any]]:
+        return self._list("ips")
+
+    @property
+    def interfaces(self) -> list[dict[str, Any]]:
+        return self._list("interfaces")
+
+    def _list(self, key: str) -> list[dict[str, Any]]:
+        """Objects in a result. Whoever wrote the plugin may have put anything there."""
+        value = self.said.get(key)
+        return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+    @property
     def address(self) -> str:
         """The first address of a result, or ""."""
         try:
-            return str(IPv4Interface(self.said["ips"][0]["address"]).ip)
-        except (LookupError, TypeError, ValueError):
+            return str(IPv4Interface(str(self.ips[0]["address"])).ip)
+        except (LookupError, ValueError):
             return ""
+
+    @property
+    def cable(self) -> str:
+        """The node's end of the cable, as the result has it, or ""."""
+        return next((str(each.get("name")) for each in self.interfaces if not each.get("sandbox") and each.get("name") != BRIDGE), "")
 
     def __str__(self) -> str:
         said = " ".join((self.text.strip() or self.errors.strip()[-300:] or "nothing").split())
@@ -170,6 +188,9 @@ class World:
         self.findings.append({"what": what, "ok": bool(ok), "expected": str(expected), "seen": str(seen)})
         return bool(ok)
 
+    def same(self, what: str, seen: object, expected: object) -> bool:
+        return self.found(what, seen == expected, expected, seen)
+
     def refuses(self, what: str, reply: Reply, *codes: int, names: str = "") -> None:
         """An error as the specification writes it, with one of these codes; any code when none is given."""
         fits = reply.refusal is not None and (not codes or reply.refusal in codes) and names in reply.text
@@ -191,8 +212,13 @@ def show(*words: str, netns: str = "") -> list[dict[str, Any]]:
     return list(json.loads(done.stdout or "[]")) if done.returncode == 0 else []
 
 
+def eth0(netns: str) -> list[dict[str, Any]]:
+    return show("addr", "show", "dev", "eth0", netns=netns)
+
+
 def reaches(client: str, server: str, address: str) -> str:
     """A TCP connection between two namespaces ("" is the node). Returns whom the server saw, or what went wrong."""
+    address = address or "0.0.0.0"  # whoever was refused one reaches nobody
 
     def inside(netns: str, code: str, *words: str) -> list[str]:
         return [*(["nsenter", f"--net=/run/netns/{netns}"] if netns else []), sys.executable, "-c", code, *words]
@@ -222,16 +248,10 @@ def contract(world: World) -> None:
     """What comes in is understood or refused, before anything is done."""
     said = world.call("VERSION").said
     versions = said.get("supportedVersions")
-    world.found(
-        "VERSION", isinstance(versions, list) and {"1.0.0", "1.1.0"} <= set(versions), "supportedVersions with 1.0.0 and 1.1.0", said
-    )
-    for command in ("FLY", None):
-        world.refuses(
-            f"CNI_COMMAND={command or '(not set)'}",
-            world.call("ADD", CNI_COMMAND=command or "", without="" if command else "CNI_COMMAND"),
-            4,
-            names="CNI_COMMAND",
-        )
+    speaks = isinstance(versions, list) and all(version in versions for version in ("1.0.0", "1.1.0"))
+    world.found("VERSION", speaks, "supportedVersions with 1.0.0 and 1.1.0", said)
+    world.refuses("CNI_COMMAND=FLY", world.call("FLY"), 4, names="CNI_COMMAND")
+    world.refuses("CNI_COMMAND is not set", world.call("ADD", without="CNI_COMMAND"), 4, names="CNI_COMMAND")
     for name in ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"):
         world.refuses(f"ADD without {name}", world.call("ADD", without=name), 4, names=name)
     world.refuses("DEL without CNI_CONTAINERID", world.call("DEL", without="CNI_CONTAINERID"), 4, names="CNI_CONTAINERID")
@@ -258,18 +278,18 @@ def addresses(world: World) -> None:
     real = f"{world.plugins}/bridge"
     one, two = world.container(), world.container()
     replies = [world.call("ADD", each, conf=world.conf("bridge"), program=real) for each in (one, two)]
-    has = [local for each in (one, two) for link in show("addr", "show", "dev", "eth0", netns=each) for local in inet(link)]
+    has = [local for each in (one, two) for link in eth0(each) for local in inet(link)]
     given = [reply.address for reply in replies]
     works = len(set(given)) == 2 and given == has
     if not world.found("below `bridge`, two containers get two addresses", works, "two addresses", [str(r) for r in replies]):
         return  # what is refused, left behind or lost after that would say nothing
-    world.found("they reach each other", (seen := reaches(one, two, given[1] or "0.0.0.0")) == given[0], given[0] or "an address", seen)
+    world.same("they reach each other", reaches(one, two, given[1]), given[0])
     for each in (one, two):
         world.call("DEL", each, conf=world.conf("bridge"), program=real)
 
     first = world.address_only("ADD", "first")
-    ips = first.said.get("ips") or [{}]
-    fits = first.ok and ips[0].get("address", "").endswith("/28") and ips[0].get("gateway") == GATEWAY and "interfaces" not in first.said
+    lent = [(each.get("address"), each.get("gateway")) for each in first.ips]
+    fits = first.ok and lent == [(f"{first.address}/28", GATEWAY)] and not first.interfaces
     world.found("an address comes with its length and the gateway", fits, f"ips with 10.99.0.…/28 and {GATEWAY}, and no interfaces", first)
     world.refuses("ADD again without a DEL", world.address_only("ADD", "first"))
     world.accepts("DEL", world.address_only("DEL", "first"))
@@ -287,20 +307,18 @@ def addresses(world: World) -> None:
     expected = f"each of the {len(USABLE)} once: not the network's own, the bridge's or the one for broadcasts"
     world.found(f"{len(names)} ask at once", sorted(given) == sorted(USABLE), expected, sorted(given))
     refused = [reply for reply in replies if not reply.ok]
-    world.found(
-        "who comes too late is refused", all(each.refusal for each in refused) and refused, "errors as JSON", [str(r) for r in refused[:2]]
-    )
+    late = refused and all(each.refusal for each in refused)
+    world.found("who comes too late is refused", late, "errors as JSON", [str(each) for each in refused[:2]])
     out = next((name for name, reply in zip(names, replies, strict=True) if reply.ok), names[0])
     freed = replies[names.index(out)].address
     world.address_only("DEL", out)
-    late = world.address_only("ADD", "late")
-    world.found("one is given back, and the next one gets it", late.ok and late.address == freed, freed, late)
+    world.same("one is given back, and the next one gets it", world.address_only("ADD", "late").address, freed)
     at_once(lambda name: world.address_only("DEL", name), [*names, "late"])
-    world.found("all were given back at once: nothing is lost", (left := world.capacity()) == len(USABLE), len(USABLE), left)
+    world.same("all were given back at once: nothing is lost", world.capacity(), len(USABLE))
     for turn in range(12):
         world.killed(f"killed{turn}", world.conf("bridge"), random.uniform(0, 0.1))
         world.address_only("DEL", f"killed{turn}")
-    world.found("killed in the middle, then DEL: nothing is lost", (left := world.capacity()) == len(USABLE), len(USABLE), left)
+    world.same("killed in the middle, then DEL: nothing is lost", world.capacity(), len(USABLE))
 
 
 def inet(link: dict[str, Any]) -> list[str]:
@@ -328,38 +346,26 @@ def cable(world: World) -> None:
     works = first.ok and second.ok and first.said.get("cniVersion") == VERSION
     if not world.found("ADD", works, f"two results of version {VERSION}", f"{first}; {second}"):
         return
-    result_is_true(world, one, first.said)
-    world.found(
-        "two containers reach each other", (seen := reaches(one, two, second.address or "0.0.0.0")) == first.address, first.address, seen
-    )
-    world.found("the node reaches a container", (seen := reaches("", one, first.address or "0.0.0.0")) == GATEWAY, GATEWAY, seen)
-    world.found(
-        "a container reaches another node's Pod", (seen := reaches(one, "other", str(ELSEWHERE[9]))) == first.address, first.address, seen
-    )
+    result_is_true(world, one, first)
+    world.same("two containers reach each other", reaches(one, two, second.address), first.address)
+    world.same("the node reaches a container", reaches("", one, first.address), GATEWAY)
+    world.same("a container reaches another node's Pod", reaches(one, "other", str(ELSEWHERE[9])), first.address)
     ports = [link.get("linkinfo", {}).get("info_slave_data", {}) for link in show("link") if link.get("master") == BRIDGE]
-    world.found(
-        "a container may reach itself through the bridge",
-        ports and all(port.get("hairpin") for port in ports),
-        "hairpin on, at each port",
-        ports,
-    )
+    hairpin = ports and all(port.get("hairpin") for port in ports)
+    world.found("a container may reach itself through the bridge", hairpin, "hairpin on, at each port", ports)
 
     was = world.links()
     world.refuses("ADD again without a DEL", world.call("ADD", one, conf=conf))
     world.refuses("ADD for a container that has an eth0 already", world.call("ADD", "usurper", conf=conf, CNI_NETNS=f"/run/netns/{one}"))
     world.refuses("ADD for a container that does not exist", world.call("ADD", "nobody", conf=conf))
-    world.found("what was refused leaves no device", world.links() == was, sorted(was), sorted(world.links()))
-    world.found("and no address", (left := world.capacity()) == len(USABLE) - 2, len(USABLE) - 2, left)
-    world.found("and breaks nothing", (seen := reaches(two, one, first.address or "0.0.0.0")) == second.address, second.address, seen)
+    world.same("what was refused leaves no device", sorted(world.links()), sorted(was))
+    world.same("and no address", world.capacity(), len(USABLE) - 2)
+    world.same("and breaks nothing", reaches(two, one, first.address), second.address)
     checks(world, conf)
 
     world.accepts("DEL", world.call("DEL", one, conf=conf))
-    world.found(
-        "both ends of its cable are gone",
-        len(world.links()) == len(was) - 1 and not show("link", "show", "dev", "eth0", netns=one),
-        "one device less",
-        sorted(world.links()),
-    )
+    gone = len(world.links()) == len(was) - 1 and not eth0(one)
+    world.found("both ends of its cable are gone", gone, "one device less", sorted(world.links()))
     world.accepts("DEL again", world.call("DEL", one, conf=conf))
     run("ip", "netns", "del", two)
     world.accepts("DEL when the container's network is gone", world.call("DEL", two, conf=conf))
@@ -367,33 +373,18 @@ def cable(world: World) -> None:
     kept = world.call("ADD", three, conf=conf)
     world.call("ADD", four, conf=conf)
     world.accepts("DEL without CNI_NETNS", world.call("DEL", four, conf=conf, without="CNI_NETNS"))
-    world.found(
-        "it pulls the cable out all the same",
-        not show("link", "show", "dev", "eth0", netns=four),
-        "no eth0 in the container",
-        "it is there",
-    )
+    world.found("it pulls the cable out all the same", not eth0(four), "no eth0 in the container", "it is there")
     world.call("ADD", four, conf=conf)
     collected = world.call("GC", conf={**conf, "cni.dev/valid-attachments": [{"containerID": three, "ifname": "eth0"}]})
-    still = reaches("", three, kept.address or "0.0.0.0")
-    gone = not show("link", "show", "dev", "eth0", netns=four)
-    world.found(
-        "GC removes whom the runtime does not know, and nobody else",
-        collected.ok and gone and still == GATEWAY,
-        "one is gone, one answers",
-        collected,
-    )
+    only = collected.ok and not eth0(four) and reaches("", three, kept.address) == GATEWAY
+    world.found("GC removes whom the runtime does not know, and nobody else", only, "one is gone, one answers", collected)
     world.call("DEL", three, conf=conf)
     full(world, conf)
 
     many = [world.container() for _ in range(len(USABLE))]
     replies = at_once(lambda name: world.call("ADD", name, conf=conf), many)
-    world.found(
-        f"{len(many)} containers at once",
-        {reply.address for reply in replies} == USABLE,
-        f"{len(USABLE)} addresses",
-        [r.address or str(r) for r in replies],
-    )
+    all_different = {reply.address for reply in replies} == USABLE
+    world.found(f"{len(many)} containers at once", all_different, f"{len(USABLE)} addresses", [r.address or str(r) for r in replies])
     at_once(lambda name: world.call("DEL", name, conf=conf), many)
     for _ in range(10):
         name = world.container()
@@ -401,42 +392,32 @@ def cable(world: World) -> None:
         world.call("DEL", name, conf=conf)
     devices = sorted(world.links() - before - {BRIDGE})
     world.found("after all that, no device is left", not devices, "the bridge, and nothing on it", devices)
-    world.found("and no address is lost", (free := world.capacity()) == len(USABLE), len(USABLE), free)
+    world.same("and no address is lost", world.capacity(), len(USABLE))
 
 
-def result_is_true(world: World, container: str, said: dict[str, Any]) -> None:
+def result_is_true(world: World, container: str, reply: Reply) -> None:
     """What the result says about devices and addresses is what the kernel says."""
     inside = {link["ifname"]: link for link in show("addr", netns=container)}
     outside = {link["ifname"]: link for link in show("addr")}
     try:
-        interfaces, ip = said["interfaces"], said["ips"][0]
-        own = interfaces[ip["interface"]]
-        there = {(each["name"], each.get("sandbox", ""), each["mac"]) for each in interfaces}
-        real = {
-            (each["name"], each.get("sandbox", ""), (inside if each.get("sandbox") else outside)[each["name"]]["address"])
-            for each in interfaces
-        }
-        cable_end = next(each["name"] for each in interfaces if not each.get("sandbox") and each["name"] != BRIDGE)
+        ip = reply.ips[0]
+        own = reply.interfaces[ip["interface"]]
+        there = {(each["name"], each.get("sandbox", ""), each["mac"]) for each in reply.interfaces}
+        real = {(name, where, (inside if where else outside)[name]["address"]) for name, where, _ in there}
+        routes = show("route", "show", "default", netns=container)
         facts = {
             "the devices, with their MAC addresses": there == real and len(there) == 3,
             "the container's device and its namespace": (own["name"], own["sandbox"]) == ("eth0", f"/run/netns/{container}"),
-            "the address, which eth0 has": str(IPv4Interface(ip["address"]).ip) in inet(inside["eth0"]),
+            "the address, which eth0 has": reply.address in inet(inside["eth0"]),
             "the gateway, which the bridge has": ip["gateway"] == GATEWAY and GATEWAY in inet(outside[BRIDGE]),
-            "a default route, which the container has": any(
-                route.get("gateway") == GATEWAY for route in show("route", "show", "default", netns=container)
-            ),
-            "the node's end of the cable, at the bridge": outside[cable_end].get("master") == BRIDGE,
+            "a default route, which the container has": any(route.get("gateway") == GATEWAY for route in routes),
+            "the node's end of the cable, at the bridge": outside[reply.cable].get("master") == BRIDGE,
         }
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        world.found(
-            "the result says what the kernel says",
-            False,
-            "interfaces, ips and routes, as section 5 of the specification has them",
-            f"{error!r} in {said}",
-        )
-        return
+    except (LookupError, TypeError) as error:
+        facts = {f"{error!r} in {reply}": False}
     wrong = [what for what, fine in facts.items() if not fine]
-    world.found("the result says what the kernel says", not wrong, "all of it", f"not so: {'; '.join(wrong)}")
+    expected = "interfaces, ips and routes as section 5 of the specification has them, and all of it true"
+    world.found("the result says what the kernel says", not wrong, expected, f"not so: {'; '.join(wrong)}")
 
 
 def checks(world: World, conf: dict[str, Any]) -> None:
@@ -450,11 +431,11 @@ def checks(world: World, conf: dict[str, Any]) -> None:
     content, noticed = [], []
     for what, (where, words) in broken.items():
         name = world.container()
-        result = world.call("ADD", name, conf=conf).said
-        checked = {**conf, "prevResult": result}
+        result = world.call("ADD", name, conf=conf)
+        checked = {**conf, "prevResult": result.said}
         content.append(world.call("CHECK", name, conf=checked))
-        end = next((each["name"] for each in result.get("interfaces", []) if not each.get("sandbox") and each["name"] != BRIDGE), "lo")
-        subprocess.run(["ip", *(word.format(name=name) for word in where), *words.format(cable=end).split()], capture_output=True)
+        line = ["ip", *(word.format(name=name) for word in where), *words.format(cable=result.cable or "lo").split()]
+        subprocess.run(line, capture_output=True)
         if world.call("CHECK", name, conf=checked).refusal is not None:
             noticed.append(what)
         world.call("DEL", name, conf=conf)
@@ -473,7 +454,7 @@ def full(world: World, conf: dict[str, Any]) -> None:
     was = world.links()
     world.refuses("ADD in a full subnet", world.call("ADD", last, conf=conf))
     world.refuses("STATUS when the subnet is full", world.call("STATUS", conf=conf), 50)
-    world.found("it leaves no device", world.links() == was, sorted(was), sorted(world.links()))
+    world.same("it leaves no device", sorted(world.links()), sorted(was))
     at_once(lambda name: world.address_only("DEL", name), names)
 
 

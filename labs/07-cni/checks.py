@@ -77,7 +77,8 @@ def _(lab: CheckContext) -> None:
     said = lab.answered({"network": str, "plugins": [str], "device": str, "addresses": str, "range": str})
     node = lab.node("w1")
     lab.need(node.run("test -d /var/lib/cni/flannel").ok, "flannel as its network")
-    listed = json_of(node, "cat $(ls /etc/cni/net.d/*.conf* | head -1)")
+    first = f"ls /etc/cni/net.d/*.conf* | grep -vxF {CONFLIST} | head -1"  # that one is the learner's own, later
+    listed = json_of(node, f"cat $({first})")
     sandbox = sandbox_of(node, lab, "alpha")
     written = json_of(node, f"cat /var/lib/cni/flannel/{sandbox}")
     right = {
@@ -313,36 +314,51 @@ def seen_as(lab: CheckContext, pod: str, address: str) -> str:
 @check("churn", points=6, after=["install"], timeout=420)
 def _(lab: CheckContext) -> None:
     said = lab.answered({"most": int, "prefix": int})
-    before = {node.name: cables(node) for node in lab.cluster.workers}
+    workers = lab.cluster.workers
+    before = {node.name: cables(node) for node in workers}
+    sandboxes: dict[str, list[str]] = {}
+
+    def left() -> list[str]:
+        """Devices that came with the crowd, and files that speak of it."""
+        return [
+            f"{node.name}: {what}"
+            for node in workers
+            for what in [*sorted(cables(node) - before[node.name]), *files_about(node, sandboxes[node.name])]
+        ]
+
     container = {"name": "pause", "image": "registry.k8s.io/pause:3.10.2"}
     labels = {"app": "crowd"}
     template = {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}
     spec = {"replicas": CROWD, "selector": {"matchLabels": labels}, "template": template}
     try:
         lab.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "crowd"}, "spec": spec})
-        lab.eventually(lambda: sum(is_ours(lab, ip) for ip in crowd(lab).values()) == CROWD, timeout=200, every=2)
-        given = [ip for ip in crowd(lab).values() if is_ours(lab, ip)]
-        seen = f"{len(set(given))} different addresses, of {len(given)} Pods that have one"
+        lab.eventually(lambda: len(given(lab)) == CROWD, timeout=200, every=2)
+        have = given(lab)
         lab.require(
-            len(given) == len(set(given)) == CROWD,
+            len(have) == len(set(have)) == CROWD,
             expected=f"{CROWD} Pods with {CROWD} addresses of yours",
-            seen=seen,
+            seen=f"{len(set(have))} different addresses, of {len(have)} Pods that have one",
             look="kubectl get pods -o wide; kubectl get events",
         )
-        sandboxes = {
-            node.name: node.run("crictl pods --namespace lab-07 --label app=crowd -q --no-trunc", check=True).stdout.split()
-            for node in lab.cluster.workers
-        }
+        sandboxes |= {node.name: sandboxes_of_the_crowd(node, lab) for node in workers}
+        plugged = sum(len(cables(node) - before[node.name]) for node in workers)
+        silent = [node.name for node in workers if sandboxes[node.name] and not files_about(node, sandboxes[node.name])]
+        lab.require(  # or what is left afterwards would say nothing
+            plugged >= CROWD and not silent,
+            expected=f"{CROWD} cables at your bridges, and files in {STATE} that say who has an address",
+            seen=f"{plugged} cables" + "".join(f"; no such file on {name}" for name in silent),
+            look=f"on w1: ip link show master mine0; ls {STATE}",
+        )
     finally:
         lab.kubectl("delete", "deployment", "crowd", "--ignore-not-found", "--wait=false")
     lab.eventually(lambda: not crowd(lab), timeout=120, every=2)
-    for node in lab.cluster.workers:
-        lab.eventually(lambda node=node: cables(node) <= before[node.name], timeout=20)
-        left = cables(node) - before[node.name]
-        lab.require(not left, expected=f"no device of the crowd on {node.name}", seen=sorted(left), look="ip link show master mine0")
-        if gone := sandboxes[node.name]:
-            named = node.run(["grep", "-rlE", "|".join(gone), STATE]).stdout.split()
-            lab.require(not named, expected=f"no file on {node.name} that speaks of the crowd", seen=named, look=f"ls {STATE}")
+    lab.eventually(lambda: not left(), timeout=20)
+    lab.require(
+        not (still := left()),
+        expected="no device and no file of the crowd on any node",
+        seen="; ".join(still),
+        look=f"ip link show master mine0; ls {STATE}",
+    )
     right = {"most": 253, "prefix": 26}
     wrong = [key for key in right if said[key] != right[key]]
     lab.require(
@@ -354,8 +370,23 @@ def _(lab: CheckContext) -> None:
     )
 
 
-def crowd(lab: CheckContext) -> dict[str, str]:
-    return {pod["metadata"]["name"]: pod["status"].get("podIP", "") for pod in lab.objects("pods", "app=crowd")}
+def crowd(lab: CheckContext) -> list[str]:
+    """The addresses of the crowd's Pods, "" for one that has none."""
+    return [pod["status"].get("podIP", "") for pod in lab.objects("pods", "app=crowd")]
+
+
+def given(lab: CheckContext) -> list[str]:
+    return [address for address in crowd(lab) if is_ours(lab, address)]
+
+
+def sandboxes_of_the_crowd(node: Node, lab: CheckContext) -> list[str]:
+    listed = node.run(["crictl", "pods", "--namespace", lab.namespace, "--label", "app=crowd", "-q", "--no-trunc"], check=True)
+    return listed.stdout.split()
+
+
+def files_about(node: Node, sandboxes: list[str]) -> list[str]:
+    """What the learner's plugin wrote down about these."""
+    return node.run(["grep", "-rlE", "|".join(sandboxes), STATE]).stdout.split() if sandboxes else []
 
 
 def cables(node: Node) -> set[str]:

@@ -1,11 +1,13 @@
 """The CNI plugin of lab 07, as its solution has it: against the kernel, against the reference plugins, and against SIGKILL.
 
 Its source stands in one place, the lab's. It is taken from there, piece by piece, as the notebook puts it together.
+Whether the lab's trial notices every slip takes two minutes; so that is asked when LAB_TEST_SLIPS=all.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -163,6 +165,7 @@ SLIPS = {
 }  # fmt: skip
 
 
+@pytest.mark.skipif(os.environ.get("LAB_TEST_SLIPS") != "all", reason="set LAB_TEST_SLIPS=all: two minutes")
 @pytest.mark.parametrize("slip", SLIPS)
 def test_the_trial_notices(slip: str, bin_dir: Path, tmp_path: Path) -> None:
     trial, part, right, wrong, finding = SLIPS[slip]
