@@ -2,7 +2,7 @@
 
 kube-router             iptables and IP sets; here with its firewall only
 kube-network-policies   the Kubernetes network group's own: nftables hands the first packet of a connection to a program (NFQUEUE)
-own                     lab 11's solution: nftables, some two hundred lines of Python
+own                     lab 11's solution: nftables, some three hundred lines of Python
 
 Each is a DaemonSet in kube-system with the label kubernetes-inside-out/engine. One at a time: two would both be asked.
 """

@@ -68,6 +68,12 @@ def _(lab: Workspace) -> None:
         node.run(script)
 
 
+def starting(kind: str, name: str) -> Any:
+    """An object as setup.yaml has it."""
+    documents = yaml.safe_load_all(Path(__file__).with_name("setup.yaml").read_text())
+    return next(each for each in documents if (each["kind"], each["metadata"]["name"]) == (kind, name))
+
+
 # what the policies say
 
 
@@ -125,7 +131,7 @@ def connections(lab: Workspace, senders: Iterable[str], receivers: Iterable[str]
         return {key: value for found in pool.map(tried, list(senders)) for key, value in found.items()}
 
 
-def agrees(lab: CheckContext, seen: World, look: str) -> None:
+def agrees(lab: CheckContext, seen: World, look: str, earned: float = 0) -> None:
     """Every connection between the Pods fares as the policies say. What was just changed may take a moment."""
     right = truth(seen)
 
@@ -146,6 +152,7 @@ def agrees(lab: CheckContext, seen: World, look: str) -> None:
                 filter(None, [f"open and should not be: {', '.join(open_)}" * bool(open_), f"shut: {', '.join(shut)}" * bool(shut)])
             ),
             look=look,
+            earned=earned,
         )
 
 
@@ -173,9 +180,8 @@ def _(lab: CheckContext) -> None:
         "ingress": sorted(name for name in PODS if selecting(seen, seen.pod(name), "Ingress")),
         "egress": sorted(name for name in PODS if selecting(seen, seen.pod(name), "Egress")),
     }
-    lab.compare(
-        right, {way: sorted(names) for way, names in said.items()}, look="podSelector and policyTypes of each policy, and its namespace"
-    )
+    given = {way: sorted(set(names)) for way, names in said.items()}
+    lab.compare(right, given, look="podSelector and policyTypes of each policy, and its namespace")
 
 
 @check("truth-table", points=12)
@@ -199,8 +205,7 @@ def sighted_truth(lab: CheckContext) -> dict[str, list[str]]:
 @check("engine", points=8)
 def _(lab: CheckContext) -> None:
     said = lab.answered({"pod_chain": str, "policy_chain": str, "mark": str, "destinations": [str]})
-    documents = yaml.safe_load_all(Path(__file__).with_name("setup.yaml").read_text())
-    data = next(each["data"] for each in documents if each["kind"] == "ConfigMap")
+    data = starting("ConfigMap", "recorded")["data"]
     # The dump is a piece of one: with its first and last line, and a line for each chain, it can be parsed.
     rules = data["iptables-save"].replace("$$", "$")
     named = dict.fromkeys(re.findall(r"-(?:A|j) (KUBE-\S+)", rules))
@@ -288,7 +293,7 @@ def _(lab: CheckContext) -> None:
             continue
         for who, src in senders:
             for protocol, port in packets:
-                came = trace(rules, Packet(src, web, port, protocol=protocol.lower()), origin="pod").verdict == "ACCEPT"  # type: ignore[arg-type]
+                came = trace(rules, Packet(src, web, port, protocol=protocol.lower()), origin="pod").verdict == "ACCEPT"
                 if came != allowed(asked, Request(src, web, protocol, port)):
                     wrong.setdefault(name, f"{'lets' if came else 'does not let'} {who} in on {protocol} {port}")
     lab.require(
@@ -404,7 +409,7 @@ def nothing_slips_through(lab: CheckContext) -> None:
     )
 
 
-@check("cage", points=9, after=["agent"])
+@check("cage", points=9, after=["tables"])
 def _(lab: CheckContext) -> None:
     lab.require(
         lab.find("networkpolicy", "cage"), expected="a NetworkPolicy cage", seen="there is none", look="kubectl get networkpolicies"
@@ -446,39 +451,31 @@ def reach_of_the_cage(seen: World) -> list[str]:
     ]
 
 
-@check("repair", points=9, after=["agent"])
+@check("repair", points=9, after=["tables"])
 def _(lab: CheckContext) -> None:
-    found = [fault["plan"] for fault in lab.store.faults() if fault["name"] == "peer-split"]
-    lab.require(found, expected="something edited in a policy", seen="nothing was yet", look="Run the cell with lab.inject, first")
+    plan = lab.injected("peer-split")
     said = lab.answered({"from": str, "to": str})
-    before = sighted_truth(lab)
-    plan = found[0]
-    policies = items(lab, "networkpolicies")
-    broken = [
-        {**each, "spec": {**each["spec"], "ingress": [{**each["spec"]["ingress"][0], "from": plan["after"]}]}}
-        if (each["metadata"]["namespace"], each["metadata"]["name"]) == (plan["namespace"], plan["name"])
-        else each
-        for each in policies
-        if each["metadata"]["name"] in GIVEN
-    ]
-    seen = world(lab, GIVEN)
-    opened = {
-        receiver: set(senders) - set(before[receiver])
-        for receiver, senders in truth(World(broken, seen.pods, seen.namespaces, seen.nodes)).items()
-    }
-    right = said["from"] in opened.get(said["to"], ())
+    before = lab.sighted("truth") or truth(given_with(lab, plan, "before"))
+    after = truth(given_with(lab, plan, "after"))
     lab.require(
-        right,
+        said["from"] in set(after.get(said["to"], ())) - set(before.get(said["to"], ())),
         expected="a connection that this edit made possible",
         seen=f"not {said['from']} to {said['to']}",
         look="Your truth table, and connect()",
-        earned=0,
     )
     lab.require(
-        truth(seen) == before,
-        expected="the policies allow what they did before, and no more",
+        truth(world(lab, GIVEN)) == before,
+        expected="the policies that you were given allow what they did before, and no more",
         seen="they do not",
         look="kubectl get networkpolicy api-in -o yaml",
         earned=3,
     )
-    agrees(lab, world(lab), "kubectl logs daemonset/policy-agent")
+    agrees(lab, world(lab), "kubectl logs daemonset/policy-agent", earned=6)
+
+
+def given_with(lab: CheckContext, plan: dict[str, Any], when: str) -> World:
+    """The given policies, and the one that somebody edited as it was before or after the edit."""
+    seen = world(lab, [name for name in GIVEN if name != plan["name"]])
+    edited = starting("NetworkPolicy", plan["name"])
+    edited["spec"]["ingress"][0]["from"] = plan[when]
+    return World([*seen.policies, edited], seen.pods, seen.namespaces, seen.nodes)

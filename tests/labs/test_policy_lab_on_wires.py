@@ -1,7 +1,8 @@
 """Lab 11 on wires: its Pods and nodes are network namespaces, its API is a small one, and the agents are the learner's, running.
 
 All steps but `cage`, which needs names, are run and checked with real connections. It takes the place of a cluster as far as the kernel
-goes; what kubelet, DNS and a real API server do is left to tests/labs/test_every_lab.py.
+goes; what kubelet, DNS and a real API server do is left to tests/labs/test_every_lab.py. A minute for each notebook: it is for whoever
+changes this lab, and runs when LAB_TEST_WIRES=1 asks for it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ AGNHOST = programs.entry(pinned().program("agnhost")) / "agnhost"
 pytestmark = [
     pytest.mark.kernel,
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+    pytest.mark.skipif(os.environ.get("LAB_TEST_WIRES") != "1", reason="set LAB_TEST_WIRES=1: a minute for each of three notebooks"),
     pytest.mark.skipif(not AGNHOST.exists(), reason="agnhost has not been made yet (`lab prepare` does)"),
 ]
 NODES = {"w1": "n1", "w2": "n2"}

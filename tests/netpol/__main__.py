@@ -1,7 +1,8 @@
-"""The outside judges of NetworkPolicy engines: cyclonus, and Kubernetes' own end-to-end tests.
+"""The outside judges of NetworkPolicy engines: cyclonus, and Kubernetes' own end-to-end tests. And a clock.
 
 python -m tests.netpol --engine own                     a cluster with that engine, both judges, and the cluster is removed
 python -m tests.netpol --engine kube-router --cluster NAME --judge cyclonus --only conflict
+python -m tests.netpol --engine own --judge clock       how long a new policy is only a wish, with 10, 100 and 1,000 others
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, choose, provider
 from lab_utils.run import follow
 from tests.conformance import images, report, suite
-from tests.netpol import cyclonus
+from tests.netpol import clock, cyclonus
 
 NAME = "netpol"
 # Since v1.33 features are labels, printed in brackets at the end of a test's name.
@@ -33,12 +34,13 @@ NO_SCTP = r"SCTP"
 @click.command()
 @click.option("--engine", type=click.Choice(list(ENGINES)), required=True)
 @click.option("--cluster", "existing", default=None, help="Use this cluster and leave it.")
-@click.option("--judge", type=click.Choice(["both", "cyclonus", "e2e"]), default="both", show_default=True)
+@click.option("--judge", type=click.Choice(["both", "cyclonus", "e2e", "clock"]), default="both", show_default=True)
 @click.option("--only", default="", help="A part: tags of cyclonus, or an expression for the names of the end-to-end tests.")
-def main(engine: str, existing: str | None, judge: str, only: str) -> None:
+@click.option("--minutes", default=0.0, help="cyclonus begins no case after so many minutes. Without it, all of them run.")
+def main(engine: str, existing: str | None, judge: str, only: str, minutes: float) -> None:
     console = Console()
     start = time.monotonic()
-    if only and judge == "both":
+    if only and judge not in ("cyclonus", "e2e"):
         raise click.UsageError("--only needs --judge cyclonus or e2e: the two name their parts differently")
     chosen = provider(choose())
     failed = False
@@ -46,9 +48,12 @@ def main(engine: str, existing: str | None, judge: str, only: str) -> None:
         cluster = connect(existing) if existing else chosen.up(ClusterSpec(NAME, workers=2, network_policy=engine), console)
         try:
             give(cluster, console, network_policy=engine)
-            if judge != "e2e":
-                failed |= by_cyclonus(cluster, only, console)
-            if judge != "cyclonus":
+            if judge == "clock":
+                for line in clock.table(cluster, engine, console):
+                    click.echo(line)
+            if judge in ("both", "cyclonus"):
+                failed |= by_cyclonus(cluster, only, minutes, console)
+            if judge in ("both", "e2e"):
                 failed |= by_e2e(cluster, only, console)
         finally:
             if not existing:
@@ -60,11 +65,11 @@ def main(engine: str, existing: str | None, judge: str, only: str) -> None:
     sys.exit(1 if failed else 0)
 
 
-def by_cyclonus(cluster: Cluster, only: str, progress: Progress) -> bool:
-    count = cyclonus.judge(cluster, cyclonus.build(progress), progress, [f"--include={only}"] if only else [])
+def by_cyclonus(cluster: Cluster, only: str, minutes: float, progress: Progress) -> bool:
+    count = cyclonus.judge(cluster, cyclonus.build(progress), progress, only=only, minutes=minutes)
     for name in count.failures:
         click.echo(f"FAILED {name}")
-    click.echo(f"cyclonus: {count.passed} passed, {count.failed} failed, {count.skipped} skipped")
+    click.echo(f"cyclonus: {count.passed} passed, {count.failed} failed, {count.skipped} skipped, {count.not_begun} not begun")
     return count.failed > 0 or count.passed == 0
 
 
