@@ -63,6 +63,8 @@ def rows() -> list[Row]:
 def prepared(cluster: Cluster) -> dict[str, str]:
     """Three ways to the same server; each by where it listens."""
     cluster.kubectl("create", "namespace", SPACE)
+    # A Pod is refused until the namespace's ServiceAccount is there.
+    cluster.wait(lambda: cluster.kubectl("-n", SPACE, "get", "serviceaccount", "default", check=False).ok, timeout=60)
     behind = pod(cluster, "behind", BEHIND)
     cluster.kubectl("-n", SPACE, "label", "pod", "behind", "app=behind")
     cluster.kubectl("-n", SPACE, "create", "service", "clusterip", "behind", "--tcp=80:8080")
