@@ -197,7 +197,13 @@ def _(lab: CheckContext) -> None:
     route = lab.find("httproute", "taste")
     lab.require(route, expected="an HTTPRoute named taste", seen="there is none", look="kubectl get httproutes")
     host = f"taste-{lab.params['number']}.example"
-    conditions = [each for parent in (route or {}).get("status", {}).get("parents", []) for each in parent["conditions"]]
+
+    def said() -> list[dict[str, str]]:
+        """What each Gateway says about the route."""
+        parents = (lab.find("httproute", "taste") or {}).get("status", {}).get("parents", [])
+        return [each for parent in parents for each in parent["conditions"]]
+
+    conditions = lab.eventually(said, timeout=15)
     bad = [f"{each['type']}: {each['message']}" for each in conditions if each["status"] != "True"]
     lab.require(
         conditions and not bad,
