@@ -56,6 +56,10 @@ class Container:
             self.started.append(subprocess.Popen(words, stdout=out, stderr=out))
             return self.started[-1]
 
+    def until_it_answers(self, url: str) -> None:
+        """A server that was just started may not listen yet."""
+        assert self.run(["curl", "-s", "--retry", "60", "--retry-delay", "1", "--retry-connrefused", url]).ok
+
     def kill(self, *, but: Collection[int] = ()) -> None:
         """Whatever runs in the namespace. A number in a file that some program left behind may be another program's by now."""
         for pid in map(int, run(["ip", "netns", "pids", self.name], check=False).stdout.split()):

@@ -56,8 +56,7 @@ def pod(root: Path, tmp_path: Path) -> Iterator[Container]:
     try:
         for name, address in PODS.items():
             made.start(["python3", "-c", SERVER, address, name], tmp_path / name)
-            up = ["curl", "-s", "--retry", "60", "--retry-delay", "1", "--retry-connrefused", f"http://{address}:8080/"]
-            assert made.run(up).ok
+            made.until_it_answers(f"http://{address}:8080/")
         yield made
     finally:
         made.close()
