@@ -351,8 +351,8 @@ def _(lab: CheckContext) -> None:
         )
     finally:
         lab.kubectl("delete", "deployment", "crowd", "--ignore-not-found", "--wait=false")
-    lab.eventually(lambda: not crowd(lab), timeout=120, every=2)
-    lab.eventually(lambda: not left(), timeout=20)
+    lab.eventually(lambda: not crowd(lab), timeout=60, every=2)
+    lab.eventually(lambda: not left(), timeout=150, every=2)  # the API forgets such Pods at once, and the kubelets take their time
     lab.require(
         not (still := left()),
         expected="no device and no file of the crowd on any node",
