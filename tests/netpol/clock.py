@@ -18,7 +18,7 @@ from lab_utils.cluster import Cluster
 from lab_utils.progress import Progress
 from lab_utils.stage import Stage
 
-TIMES = 10
+TIMES = 5
 POD = """
 apiVersion: v1
 kind: Pod
