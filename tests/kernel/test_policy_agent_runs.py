@@ -331,10 +331,11 @@ def replaced_under_fire(wires: PodWires, folder: Path, times: int, how: str) -> 
     return flood
 
 
-def test_while_rules_are_replaced_200_times_nothing_slips_through(wires: PodWires, folder: Path) -> None:
-    flood = replaced_under_fire(wires, folder, 200, "two tables take turns")
+def test_while_rules_are_replaced_60_times_nothing_slips_through(wires: PodWires, folder: Path) -> None:
+    """`python -m tests.bench policy_gap` does it 300 times, faster, and in the ways that are not safe, too."""
+    flood = replaced_under_fire(wires, folder, 60, "two tables take turns")
     print(f"{flood.sent}; {len(flood.arrived)} different ones arrived")
-    assert flood.sent["a"] > 5000 and flood.sent["c"] > 5000
+    assert flood.sent["a"] > 1000 and flood.sent["c"] > 1000
     assert flood.slipped == 0
     assert flood.wronged == 0  # and what both the old and the new rules allow is never refused
 
