@@ -14,7 +14,7 @@ from lab_utils.labs.workspace import Workspace
 from lab_utils.namespaces import pids_of
 
 WORKERS = ("w1", "w2")
-CONFLIST = "/etc/cni/net.d/05-lab-07.conflist"
+CONFLIST, FLANNEL = "/etc/cni/net.d/05-lab-07.conflist", "/etc/cni/net.d/10-flannel.conflist"
 STATE = "/var/lib/cni/networks/lab-07"
 CROWD = 50
 
@@ -33,6 +33,7 @@ def _(lab: Workspace) -> None:
     """Away with the learner's network: first nobody new gets into it, then whoever is in it leaves, then it goes itself."""
     for node in lab.nodes:
         node.run(f"rm -f {CONFLIST}")
+    restore_flannels_file(lab)
     inside = [pod for pod in lab.cluster.get("pods", "-A")["items"] if is_ours(lab, pod["status"].get("podIP", ""))]
     for pod in inside:  # whoever started on a worker meanwhile, CoreDNS for instance: its controller makes another one
         place, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
@@ -48,6 +49,16 @@ def _(lab: Workspace) -> None:
         {rules} | sed 's/^-A/-D/' | xargs -r -L1 iptables -w -t nat
         true
         """)
+
+
+def restore_flannels_file(lab: Workspace) -> None:
+    """Whoever mended it has written the same in other words. Its Pod would copy it from here when it starts."""
+    said = lab.cluster.kubectl("-n", "kube-flannel", "get", "configmap/kube-flannel-cfg", "--ignore-not-found", "-o", "json").stdout
+    if said.strip():
+        text = json.loads(said)["data"]["cni-conf.json"]
+        for node in lab.nodes:
+            if node.run(["cat", FLANNEL]).stdout not in ("", text):
+                node.put(text.encode(), FLANNEL)
 
 
 def ranges(lab: Workspace) -> dict[str, str]:
