@@ -314,11 +314,11 @@ def addresses(world: World) -> None:
     world.address_only("DEL", out)
     world.same("one is given back, and the next one gets it", world.address_only("ADD", "late").address, freed)
     at_once(lambda name: world.address_only("DEL", name), [*names, "late"])
-    world.same("all were given back at once: nothing is lost", world.capacity(), len(USABLE))
+    world.same("all were given back at once: so many are free", world.capacity(), len(USABLE))
     for turn in range(12):
         world.killed(f"killed{turn}", world.conf("bridge"), random.uniform(0, 0.1))
         world.address_only("DEL", f"killed{turn}")
-    world.same("killed in the middle, then DEL: nothing is lost", world.capacity(), len(USABLE))
+    world.same("killed in the middle, then DEL: so many are free", world.capacity(), len(USABLE))
 
 
 def inet(link: dict[str, Any]) -> list[str]:
@@ -359,8 +359,8 @@ def cable(world: World) -> None:
     world.refuses("ADD for a container that has an eth0 already", world.call("ADD", "usurper", conf=conf, CNI_NETNS=f"/run/netns/{one}"))
     world.refuses("ADD for a container that does not exist", world.call("ADD", "nobody", conf=conf))
     world.same("what was refused leaves no device", sorted(world.links()), sorted(was))
-    world.same("and no address", world.capacity(), len(USABLE) - 2)
-    world.same("and breaks nothing", reaches(two, one, first.address), second.address)
+    world.same("what was refused holds no address: so many are free", world.capacity(), len(USABLE) - 2)
+    world.same("what was refused breaks nothing for others", reaches(two, one, first.address), second.address)
     checks(world, conf)
 
     world.accepts("DEL", world.call("DEL", one, conf=conf))
@@ -392,7 +392,7 @@ def cable(world: World) -> None:
         world.call("DEL", name, conf=conf)
     devices = sorted(world.links() - before - {BRIDGE})
     world.found("after all that, no device is left", not devices, "the bridge, and nothing on it", devices)
-    world.same("and no address is lost", world.capacity(), len(USABLE))
+    world.same("after all that, no address is lost: so many are free", world.capacity(), len(USABLE))
 
 
 def result_is_true(world: World, container: str, reply: Reply) -> None:
@@ -454,7 +454,7 @@ def full(world: World, conf: dict[str, Any]) -> None:
     was = world.links()
     world.refuses("ADD in a full subnet", world.call("ADD", last, conf=conf))
     world.refuses("STATUS when the subnet is full", world.call("STATUS", conf=conf), 50)
-    world.same("it leaves no device", sorted(world.links()), sorted(was))
+    world.same("an ADD that finds no address leaves no device", sorted(world.links()), sorted(was))
     at_once(lambda name: world.address_only("DEL", name), names)
 
 

@@ -154,7 +154,7 @@ SLIPS = {
     "it forgets hairpin": ("cable", "cable", "hairpin on", "hairpin off", "a container may reach itself through the bridge"),
     "it forgets the other nodes": ("cable", "cable", "in call.peers.items()", "in ()", "a container reaches another node's Pod"),
     "it leaves an address behind when ADD fails": (
-        "cable", "commands", "        delete(call)\n        raise", "        raise", "and no address"
+        "cable", "commands", "        delete(call)\n        raise", "        raise", "what was refused holds no address: so many are free"
     ),
     "it does not look at the bridge in CHECK": (
         "cable", "cable", 'outside.get("master") != call.bridge or', "", "CHECK notices damage"
