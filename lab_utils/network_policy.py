@@ -13,7 +13,7 @@ from lab_utils import artifacts
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
-from lab_utils.errors import BadInput
+from lab_utils.errors import BadInput, HostLacks
 from lab_utils.progress import Progress
 from lab_utils.providers import provider
 
@@ -21,6 +21,8 @@ from lab_utils.providers import provider
 OTHERS = frozenset({"antrea-agent", "aws-node", "azure-npm", "calico-node", "canal", "cilium", "kindnet", "weave-net"})
 ENGINES = {"kube-router": "kube-router", "kube-network-policies": "kube-network-policies", "own": "policy-agent"}  # → its DaemonSet
 LABEL = "kubernetes-inside-out/engine"
+# CONFIG_NFT_QUEUE is not in every kernel, and kube-network-policies only writes into its log that it lacks it.
+TRY_QUEUE = "unshare --net sh -c 'nft add table inet t; nft add chain inet t c; nft add rule inet t c queue num 98'"
 
 
 def engine_of(cluster: Cluster) -> str:
@@ -42,6 +44,11 @@ def install(cluster: Cluster, engine: str, progress: Progress) -> None:
         raise BadInput(
             f"in cluster {cluster.name!r} NetworkPolicies are kept already, by {there}",
             f"Two would both be asked. Make another cluster: lab up --name other --network-policy {engine}",
+        )
+    if engine == "kube-network-policies" and "Could not process rule" in cluster.nodes[0].run(TRY_QUEUE).stderr:
+        raise HostLacks(
+            f"the kernel of {cluster.nodes[0].name} cannot hand packets to a program by nftables (CONFIG_NFT_QUEUE)",
+            "Choose another engine: own or kube-router",
         )
     name = ENGINES[engine]
     provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
