@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.kernel, needs_root]
 
 REFERENCE = ("bridge", "host-local")
 SUBNET = "10.99.0.0/26"
+thorough = pytest.mark.skipif(os.environ.get("LAB_TEST_SLIPS") != "all", reason="set LAB_TEST_SLIPS=all: two minutes and more")
 Pieces = dict[str, str]
 
 
@@ -165,7 +166,7 @@ SLIPS = {
 }  # fmt: skip
 
 
-@pytest.mark.skipif(os.environ.get("LAB_TEST_SLIPS") != "all", reason="set LAB_TEST_SLIPS=all: two minutes")
+@thorough
 @pytest.mark.parametrize("slip", SLIPS)
 def test_the_trial_notices(slip: str, bin_dir: Path, tmp_path: Path) -> None:
     trial, part, right, wrong, finding = SLIPS[slip]
@@ -249,7 +250,7 @@ WATCHED = ("flock", "rename", "unlink", "write", "vfork", "clone", "clone3", "wa
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="killing at a certain system call needs strace")
-@pytest.mark.parametrize("who", ["the plugin", "whoever it started, too"])
+@pytest.mark.parametrize("who", [pytest.param("the plugin", marks=thorough), "whoever it started, too"])
 def test_killed_at_any_system_call_it_leaves_nothing_that_a_delete_does_not_find(node: Node, who: str) -> None:
     follow = ("-f",) if who != "the plugin" else ()
     node.container("first")
