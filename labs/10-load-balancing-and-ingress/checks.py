@@ -385,7 +385,9 @@ for line in sys.stdin:
 TRIED = r'''
 import collections, json, os, pathlib, subprocess, sys, threading, time, urllib.request
 
-theirs = subprocess.Popen([sys.executable, "/tmp/asked/inner.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+# NGINX lives on when this ends. It must not hold our own output open, for then kubectl would wait for more of it.
+log = open("/tmp/asked/log", "w+")
+theirs = subprocess.Popen([sys.executable, "/tmp/asked/inner.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
 
 
 def files(number, extra=""):
@@ -401,8 +403,8 @@ def applied(number, extra=""):
         print(json.dumps(files(number, extra)), file=theirs.stdin, flush=True)
     except OSError:
         return "the program has ended"
-    said = next((line[5:] for line in theirs.stdout if line.startswith("SAID ")), '"the program has ended"')
-    return json.loads(said)
+    said = next((line[5:] for line in theirs.stdout if line.startswith("SAID ")), None)
+    return json.loads(said) if said else "the program has ended: " + pathlib.Path(log.name).read_text()[-300:].strip()
 
 
 def get():
