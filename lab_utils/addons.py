@@ -11,35 +11,53 @@ from lab_utils import artifacts
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
+from lab_utils.network_policy import engine_of
+from lab_utils.network_policy import install as install_engine
 from lab_utils.progress import Progress
 from lab_utils.providers import provider
 
 PROVISIONER = "rancher.io/local-path"
 
 
-def give(cluster: Cluster, progress: Progress, *, metrics: bool = False, storage: bool = False, images: Iterable[str] = ()) -> None:
+def give(
+    cluster: Cluster,
+    progress: Progress,
+    *,
+    metrics: bool = False,
+    storage: bool = False,
+    ingress: bool = False,
+    images: Iterable[str] = (),
+    network_policy: str = "",
+) -> None:
     """Whatever of this the cluster does not have yet."""
     wanted = sorted(images)
     if metrics and not serves_metrics(cluster):
         install_metrics_server(cluster, progress)
     if storage and not makes_volumes(cluster):
         install_local_path_provisioner(cluster, progress)
+    if ingress and not serves_ingress(cluster):
+        install_contour(cluster, progress)
+    if network_policy and engine_of(cluster) != network_policy:
+        install_engine(cluster, network_policy, progress)
     for name in (missing := sorted(set(wanted) - images_on_every_node(cluster)) if wanted else []):
         provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
     options = cluster.record.options
     given = {
         "metrics_server": metrics or bool(options.get("metrics_server")),
         "storage": storage or bool(options.get("storage")),
+        "ingress": ingress or bool(options.get("ingress")),
         "images": sorted({*options.get("images", ()), *missing}),
+        "network_policy": network_policy or options.get("network_policy", ""),
     }
     if any(options.get(name, type(value)()) != value for name, value in given.items()):
         cluster.record = cluster.record.but(options={**options, **given})
         cluster.record.save()
 
 
-def fetch(progress: Progress, *, metrics: bool = False, storage: bool = False, images: Iterable[str] = ()) -> None:
+def fetch(progress: Progress, *, metrics: bool = False, storage: bool = False, ingress: bool = False, images: Iterable[str] = ()) -> None:
     """Make or download what `give` would need, without giving it: on a new machine that takes minutes."""
-    for name in [*(["metrics-server"] if metrics else []), *(["local-path-provisioner"] if storage else []), *images]:
+    asked = {"metrics-server": metrics, "local-path-provisioner": storage, "contour": ingress, "envoy": ingress}
+    for name in [*(name for name, wanted in asked.items() if wanted), *images]:
         artifacts.image(name, progress)
 
 
@@ -60,6 +78,26 @@ def install_local_path_provisioner(cluster: Cluster, progress: Progress) -> None
         images = {"LOCAL_PATH_PROVISIONER": pinned().image("local-path-provisioner").name, "BUSYBOX": pinned().image("busybox").name}
         cluster.apply(manifest("local-path-provisioner", **images))
         cluster.wait("deployment/local-path-provisioner condition=Available -n local-path-storage", timeout=180)
+
+
+def install_contour(cluster: Cluster, progress: Progress) -> None:
+    """Contour writes, an Envoy on each worker carries: Ingresses of the class `contour`, and Gateway API."""
+    for name in ("contour", "envoy"):
+        provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
+    with progress.step("Installing Contour"):
+        for name in ("gateway-api", "contour-crds"):
+            cluster.apply(manifest(name))
+        cluster.wait("crd/httproutes.gateway.networking.k8s.io condition=Established", timeout=60)
+        images = {name.upper(): pinned().image(name).name for name in ("contour", "envoy")}
+        addresses = ",".join(node.ip for node in cluster.workers or cluster.nodes)
+        cluster.apply(manifest("contour", ADDRESSES=addresses, **images))
+        cluster.wait("deployment/contour condition=Available -n projectcontour", timeout=180)
+        cluster.kubectl("-n", "projectcontour", "rollout", "status", "daemonset/envoy", "--timeout=180s", timeout=200)
+
+
+def serves_ingress(cluster: Cluster) -> bool:
+    """Whether Contour is there, with the Gateway that belongs to it."""
+    return cluster.kubectl("-n", "projectcontour", "get", "deployment/contour", "gateway/contour", "-o", "name", check=False).ok
 
 
 def serves_metrics(cluster: Cluster) -> bool:

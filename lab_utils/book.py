@@ -120,7 +120,7 @@ def fetch_needs(root: Path) -> None:
     for lab in all_labs():
         if lab.name in pages:
             needs = lab.spec.needs
-            fetch(Aloud(), metrics=needs.metrics, storage=needs.storage, images=needs.images)
+            fetch(Aloud(), metrics=needs.metrics, storage=needs.storage, ingress=needs.ingress, images=needs.images)
 
 
 def record(root: Path) -> list[Path]:

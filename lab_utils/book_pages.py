@@ -193,7 +193,27 @@ def read_page(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = chapter(source[0], outputs)
 
 
+def lexer() -> type[Any]:
+    """Colours for the cells of labs and chapters: IPython's own lexer knows its own cell magics only."""
+    from ipython_pygments_lexers import IPython3Lexer
+    from pygments.lexer import bygroups, inherit, using
+    from pygments.lexers import BashLexer, Python3Lexer
+    from pygments.token import Operator, Text
+
+    class LabLexer(IPython3Lexer):  # type: ignore[misc]
+        tokens = {  # noqa: RUF012 (pygments reads it from the class)
+            "root": [
+                (r"(?s)(%%part)([^\n]*\n)(.*)", bygroups(Operator, Text, using(Python3Lexer))),
+                (r"(?s)(%%on)([^\n]*\n)(.*)", bygroups(Operator, Text, using(BashLexer))),
+                inherit,
+            ]
+        }
+
+    return LabLexer
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_lexer("ipython3", lexer())
     app.connect("config-inited", choose_cache)
     app.connect("source-read", read_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

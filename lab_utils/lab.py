@@ -14,6 +14,7 @@ grader itself prepares the cluster, injects faults and checks. What happens here
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lab_utils.labs.catalog import LabFiles, find_lab
 from lab_utils.labs.context import CheckContext
 from lab_utils.labs.hints import count, hints_for, unlocked
 from lab_utils.labs.lifecycle import clean, missing_needs, prepare
+from lab_utils.labs.parts import Parts
 from lab_utils.labs.render import Card, Note, Report, Shown, progress_table
 from lab_utils.labs.store import Store, learner_id
 from lab_utils.labs.workspace import Workspace
@@ -48,7 +50,7 @@ class Lab(Workspace):
             self.lacking = missing_needs(self.spec, self.cluster, self.checkset)
             prepare(self)
         self._set_environment()
-        views.register_magic(self)
+        views.register_magics(self)
 
     # the work
 
@@ -113,6 +115,11 @@ class Lab(Workspace):
     def show(self, what: str = "pods", **options: Any) -> Any:
         """A table (pods, services, nodes, events, answers) or a drawing (cluster, node, path, service), made from live state."""
         return views.show(self, what, **options)
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The programs that cells beginning with %%part FILE PIECE make."""
+        return Parts.begun(find_lab(self.name).notebook)
 
     # how it looks
 

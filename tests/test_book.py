@@ -10,10 +10,11 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from pygments.token import Name, Operator
 
 from lab_utils.book import chapters, nbval
 from lab_utils.book_links import problems
-from lab_utils.book_pages import Outputs, after_title, chapter, lab_page, recorded_dir, with_receipt
+from lab_utils.book_pages import Outputs, after_title, chapter, lab_page, lexer, recorded_dir, with_receipt
 from lab_utils.cluster import Cluster
 from lab_utils.paths import repo_dir
 from lab_utils.receipt import cni_of
@@ -68,6 +69,12 @@ def test_a_lab_page_says_how_to_open_the_lab_and_keeps_its_tasks() -> None:
 
 def daemonset(image: str) -> dict[str, Any]:
     return {"spec": {"template": {"spec": {"containers": [{"image": image}]}}}}
+
+
+def test_a_part_of_a_program_has_the_colours_of_python() -> None:
+    tokens = list(lexer()().get_tokens("%%part a.py first\ndef f():\n    return 1\n"))
+    assert tokens[0] == (Operator, "%%part")
+    assert (Name.Function, "f") in tokens
 
 
 def test_the_network_addon_is_known_by_its_image() -> None:

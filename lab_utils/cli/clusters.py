@@ -44,6 +44,12 @@ name_option = click.option(
     help="How kube-proxy writes its rules.",
 )
 @click.option("--metrics-server", is_flag=True, help="Install metrics-server too.")
+@click.option(
+    "--network-policy",
+    type=click.Choice(["kube-router", "kube-network-policies", "own"]),
+    default=None,
+    help="Install an engine that keeps NetworkPolicies; own is lab 11's solution. [default: none, as flannel]",
+)
 @click.option("--bare", is_flag=True, help="Nodes with every package on them and nothing of Kubernetes running.")
 @click.option("--guarded", is_flag=True, help="embedded: a user namespace around each node, for nodes on which a stranger will be root.")
 @click.option("--for", "lab", metavar="LAB", help="With what this lab needs: add-ons and images. Adds them to a running cluster, too.")
@@ -59,6 +65,7 @@ def up(
     workers: int,
     proxy_mode: str,
     metrics_server: bool,
+    network_policy: str | None,
     bare: bool,
     guarded: bool,
     lab: str | None,
@@ -87,14 +94,20 @@ def up(
     for only, options in own.items():
         if chosen.name != only and (given := [option for option, value in options.items() if value]):
             raise BadInput(f"{given[0]} is for the provider {only}, and this is {chosen.name}", f"Add --provider {only}, or leave it out")
+    if bare and network_policy:
+        raise BadInput(
+            "--bare and --network-policy were both given", "On bare nodes there is nothing yet that an engine could watch: use one"
+        )
     spec = ClusterSpec(name, workers, proxy_mode, metrics_server, bare, guarded)
-    spec = replace(spec, ports=ports, kubeconfig=kubeconfig, context=context, node_access=node_access or "")
+    spec = replace(
+        spec, network_policy=network_policy or "", ports=ports, kubeconfig=kubeconfig, context=context, node_access=node_access or ""
+    )
     if lab:
         from lab_utils.labs.catalog import find_lab
 
         needs = find_lab(lab).spec.needs
         spec = replace(spec, metrics_server=metrics_server or needs.metrics, storage=needs.storage, images=needs.images)
-        spec = replace(spec, bare=bare or needs.bare)
+        spec = replace(spec, bare=bare or needs.bare, ingress=needs.ingress)
     cluster = chosen.up(spec, console)
     nodes = ", ".join(node.name for node in cluster.nodes)
     click.echo(f"Cluster {name} is up: {nodes} ({time.monotonic() - start:.1f} s). Look inside: lab ssh{_option(name)} cp", err=True)

@@ -6,6 +6,8 @@
     draw.service(ruleset, "default/web", topology)    the chains of a Service, with probabilities
     draw.trace(trace)                             what the rules did to one packet
     draw.processes({"cp": look(node), …})         processes, and which are in containers (lab_utils.processes)
+    draw.truth(table(world, pods, port=80), seen)  who may connect to whom, and what really happened (lab_utils.policies)
+    draw.ingress(look(cluster, "book-10"))        from hosts and paths to Pods (lab_utils.ingress)
     draw.volumes(look(cluster, "book-12"))        from Pods through claims and volumes to folders (lab_utils.volumes)
     draw.calls(recording.calls(log, "w1"))        who called a CSI driver, and when (lab_utils.csi.recording)
 
@@ -16,11 +18,13 @@ The same facts always give the same bytes.
 from lab_utils.draw.calls import calls
 from lab_utils.draw.canvas import Drawing
 from lab_utils.draw.chains import service
+from lab_utils.draw.ingress import ingress
 from lab_utils.draw.nodes import cluster, node
 from lab_utils.draw.processes import processes
 from lab_utils.draw.story import trace
 from lab_utils.draw.table import Table
+from lab_utils.draw.truth import truth
 from lab_utils.draw.volumes import volumes
 from lab_utils.draw.way import path
 
-__all__ = ["Drawing", "Table", "calls", "cluster", "node", "path", "processes", "service", "trace", "volumes"]
+__all__ = ["Drawing", "Table", "calls", "cluster", "ingress", "node", "path", "processes", "service", "trace", "truth", "volumes"]

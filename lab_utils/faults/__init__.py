@@ -47,9 +47,9 @@ class Fault(ABC):
 
 @cache
 def all_faults() -> dict[str, Fault]:
-    from lab_utils.faults import dns, install, nodes, objects, pods, rules
+    from lab_utils.faults import dns, install, nodes, objects, pods, policies, rules
 
-    kinds: list[Fault] = [*rules.FAULTS, *nodes.FAULTS, *install.FAULTS, *objects.FAULTS, *pods.FAULTS, *dns.FAULTS]
+    kinds: list[Fault] = [*rules.FAULTS, *nodes.FAULTS, *install.FAULTS, *objects.FAULTS, *pods.FAULTS, *dns.FAULTS, *policies.FAULTS]
     return {fault.name: fault for fault in kinds}
 
 

@@ -96,7 +96,7 @@ def _names(
         if not keep:
             stack.callback(makes.down, name, progress)
         spec = ClusterSpec(name, workers=needs.workers, metrics_server=needs.metrics, storage=needs.storage, images=needs.images)
-        spec = replace(spec, bare=needs.bare, guarded=_guarded(needs), proxy_mode=needs.proxy or spec.proxy_mode)
+        spec = replace(spec, ingress=needs.ingress, bare=needs.bare, guarded=_guarded(needs), proxy_mode=needs.proxy or spec.proxy_mode)
         makes.up(spec, progress).close()
     return wanted
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from lab_utils.addons import images_on_every_node, makes_volumes, serves_metrics
+from lab_utils.addons import images_on_every_node, makes_volumes, serves_ingress, serves_metrics
 from lab_utils.cluster import Cluster
 from lab_utils.errors import BadInput, LabError, NoNodeAccess, Unhealthy
 from lab_utils.faults import undo_all
@@ -27,6 +27,7 @@ from lab_utils.labs import bare
 from lab_utils.labs.reach import steps_on_nodes
 from lab_utils.labs.spec import LabSpec
 from lab_utils.labs.workspace import LABEL, Workspace
+from lab_utils.network_policy import keeper_of
 
 if TYPE_CHECKING:
     from lab_utils.checks import CheckSet
@@ -54,11 +55,15 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
         lacking.append("block devices (nodes of `lab up --guarded` have none)")
     if needs.proxy and (mode := proxy_mode(cluster)) != needs.proxy:
         lacking.append(f"kube-proxy in {needs.proxy} mode (it is in {mode} mode)")
+    if needs.network_policy == "none" and (keeper := keeper_of(cluster)):
+        lacking.append(f"a cluster in which nobody keeps NetworkPolicies (here: {keeper}; a new cluster has nobody)")
     up = f"`lab up --name {cluster.name} --for {spec.name}`"
     if needs.metrics and not serves_metrics(cluster):
         lacking.append(f"metrics-server ({up})")
     if needs.storage and not makes_volumes(cluster):
         lacking.append(f"somebody who makes volumes for claims ({up})")
+    if needs.ingress and not serves_ingress(cluster):
+        lacking.append(f"an ingress controller, Contour ({up})")
     if needs.images and not no_access and (images := sorted(set(needs.images) - images_on_every_node(cluster))):
         lacking.append(f"the images {', '.join(images)} ({up})")
     return lacking

@@ -32,8 +32,10 @@ class Needs:
     bare: bool = False
     devices: bool = False
     proxy: str = ""
+    network_policy: str = ""  # "none": nobody keeps NetworkPolicies
     metrics: bool = False
     storage: bool = False
+    ingress: bool = False
     images: tuple[str, ...] = ()
 
 

@@ -1,4 +1,4 @@
-"""What lab.show(…) shows: small tables of live state, and drawings. And the cell magic %%on NODE."""
+"""What lab.show(…) shows: small tables of live state, and drawings. And the cell magics %%on NODE and %%part FILE PIECE."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from lab_utils.errors import BadInput
 from lab_utils.labs.outcome import say
-from lab_utils.labs.render import Table
+from lab_utils.labs.parts import named
+from lab_utils.labs.render import Note, Table
 from lab_utils.labs.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -143,8 +144,12 @@ VIEWS: dict[str, Callable[..., Any]] = {
 }
 
 
-def register_magic(lab: Lab) -> None:
-    """`%%on w1` at the top of a cell runs the rest of it on that node, as root; `%on w1 ip route` runs one line."""
+def register_magics(lab: Lab) -> None:
+    """What a cell may begin with.
+
+    `%%on w1` runs the rest of the cell on that node, as root; `%on w1 ip route` runs one line.
+    `%%part FILE PIECE` keeps the rest as a piece of a program (see parts.py). If PIECE is a step, an answer is recorded.
+    """
     try:
         from IPython import get_ipython
     except ImportError:
@@ -161,4 +166,12 @@ def register_magic(lab: Lab) -> None:
         if not done.ok:
             print(f"(ended with code {done.code})")
 
+    def part(line: str, cell: str) -> Note:
+        file, piece = named(line)
+        kept = lab.parts.keep(file, piece, cell, shell.user_ns)
+        if any(step.name == piece for step in lab.spec.steps):
+            return lab.answer(piece, lab.parts.answer(file, piece))
+        return Note(kept)
+
     shell.register_magic_function(on, magic_kind="line_cell", magic_name="on")
+    shell.register_magic_function(part, magic_kind="cell", magic_name="part")

@@ -40,7 +40,9 @@ class ClusterSpec:
     bare: bool = False  # nodes with the packages, and nothing of Kubernetes running
     guarded: bool = False  # embedded: a user namespace around each node, so that its root is nobody on this machine
     storage: bool = False  # local-path-provisioner and its StorageClass
+    ingress: bool = False  # Contour with Envoy
     images: tuple[str, ...] = ()  # beside those that every node has
+    network_policy: str = ""  # an engine that keeps NetworkPolicies: kube-router, kube-network-policies, own
     ports: tuple[str, ...] = ()  # kind: HOST:NODE pairs, for a host that does not reach its containers' addresses
     kubeconfig: str = ""  # kubeconfig: the file, and the context in it, of a cluster that is there already
     context: str = ""

@@ -27,10 +27,12 @@ def locked(name: str, progress: Progress) -> Iterator[None]:
 def as_it_is(spec: ClusterSpec, options: dict[str, Any]) -> ClusterSpec:
     """What was asked for, of a cluster that exists: its nodes and its proxy stay what they were made as, whatever is said now."""
     was = {"bare": bool(options.get("bare")), "guarded": bool(options.get("guarded")), "proxy_mode": options.get("proxy_mode", "iptables")}
+    engine = str(options.get("network_policy") or "")
     asked = [
         *(["with bare nodes"] if spec.bare and not was["bare"] else []),
         *(["with guarded nodes"] if spec.guarded and not was["guarded"] else []),
         *([f"with kube-proxy in {spec.proxy_mode} mode"] if spec.proxy_mode not in (ClusterSpec.proxy_mode, was["proxy_mode"]) else []),
+        *([f"with the engine {spec.network_policy}, but {engine}"] if engine and spec.network_policy not in ("", engine) else []),
     ]
     if asked:
         mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
@@ -41,11 +43,13 @@ def as_it_is(spec: ClusterSpec, options: dict[str, Any]) -> ClusterSpec:
 def with_addons(cluster: Cluster, progress: Progress) -> Cluster:
     """The same cluster, with all that its record says it was given."""
     options = cluster.record.options
-    if options.get("metrics_server") or options.get("storage") or options.get("images"):
+    if any(options.get(name) for name in ("metrics_server", "storage", "ingress", "images", "network_policy")):
         from lab_utils.addons import give
 
-        metrics, storage = bool(options.get("metrics_server")), bool(options.get("storage"))
-        give(cluster, progress, metrics=metrics, storage=storage, images=options.get("images", ()))
+        wanted = {"metrics": "metrics_server", "storage": "storage", "ingress": "ingress"}
+        asked = {word: bool(options.get(name)) for word, name in wanted.items()}
+        engine = str(options.get("network_policy", ""))
+        give(cluster, progress, **asked, images=options.get("images", ()), network_policy=engine)
     return cluster
 
 

@@ -72,7 +72,9 @@ class Embedded:
                 "guarded": spec.guarded,
                 "metrics_server": spec.metrics_server or bool(before.get("metrics_server")),
                 "storage": spec.storage or bool(before.get("storage")),
+                "ingress": spec.ingress or bool(before.get("ingress")),
                 "images": sorted({*spec.images, *before.get("images", ())}),
+                "network_policy": spec.network_policy or before.get("network_policy", ""),
             },
             kubectl=made["kubectl"],
         )

@@ -211,6 +211,8 @@ def _plan(spec: ClusterSpec) -> ClusterRecord:
         "proxy_mode": spec.proxy_mode,
         "metrics_server": spec.metrics_server,
         "storage": spec.storage,
+        "ingress": spec.ingress,
+        "network_policy": spec.network_policy,
         "images": sorted(spec.images),
         "ports": list(spec.ports),
         "image": os.environ.get("LAB_KIND_IMAGE") or settings.IMAGE,

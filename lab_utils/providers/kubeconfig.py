@@ -51,11 +51,14 @@ class Kubeconfig:
             record.save()
         if record.options["node_access"] != "debug":
             progress.note("labs lose the steps that look at nodes, and say which; --node-access debug allows a privileged Pod on each node")
+        if spec.network_policy and record.options["node_access"] != "debug":
+            raise BadInput("an engine's image has to be loaded on the nodes, and they are out of reach", "Allow --node-access debug")
         cluster = connect(spec.name)
-        if spec.metrics_server or spec.storage or spec.images:
+        if spec.metrics_server or spec.storage or spec.ingress or spec.images or spec.network_policy:
             from lab_utils.addons import give
 
-            give(cluster, progress, metrics=spec.metrics_server, storage=spec.storage, images=spec.images)
+            wanted = {"metrics": spec.metrics_server, "storage": spec.storage, "ingress": spec.ingress}
+            give(cluster, progress, **wanted, images=spec.images, network_policy=spec.network_policy)
         return cluster
 
     def _written(self, spec: ClusterSpec, progress: Progress) -> ClusterRecord:
@@ -77,6 +80,7 @@ class Kubeconfig:
             "server": found.server,
             "metrics_server": spec.metrics_server,
             "storage": spec.storage,
+            "ingress": spec.ingress,
             "images": sorted(spec.images),
         }
         record = ClusterRecord(spec.name, self.name, "creating", str(folder / "kubeconfig"), [], options=options, kubectl=host_kubectl())

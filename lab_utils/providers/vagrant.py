@@ -123,6 +123,8 @@ class Vagrant:
         added = {
             "metrics_server": spec.metrics_server or options["metrics_server"],
             "storage": spec.storage or options["storage"],
+            "ingress": spec.ingress or bool(options.get("ingress")),
+            "network_policy": spec.network_policy or options.get("network_policy", ""),
             "images": sorted({*spec.images, *options["images"]}),
         }
         record.but(options={**options, **added}).save()  # what was added once stays

@@ -54,6 +54,8 @@ def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str) -> Cluste
             "bare": spec.bare,
             "metrics_server": spec.metrics_server,
             "storage": spec.storage,
+            "ingress": spec.ingress,
+            "network_policy": spec.network_policy,
             "images": sorted(spec.images),
             "vm_provider": provider,
             "box": box,

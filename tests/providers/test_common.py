@@ -7,6 +7,7 @@ from lab_utils.providers import ClusterSpec
 from lab_utils.providers.common import as_it_is
 
 ORDINARY = {"bare": False, "proxy_mode": "iptables"}
+KEPT = {**ORDINARY, "network_policy": "kube-router"}
 BARE = {"bare": True, "guarded": True, "proxy_mode": "iptables"}
 
 
@@ -16,6 +17,7 @@ BARE = {"bare": True, "guarded": True, "proxy_mode": "iptables"}
         (ClusterSpec("lab", bare=True), ORDINARY, "was not made with bare nodes"),
         (ClusterSpec("lab", bare=True, guarded=True), {**BARE, "guarded": False}, "was not made with guarded nodes"),
         (ClusterSpec("lab", proxy_mode="nftables"), ORDINARY, "was not made with kube-proxy in nftables mode"),
+        (ClusterSpec("lab", network_policy="own"), KEPT, "was not made with the engine own, but kube-router"),
     ],
 )
 def test_a_cluster_does_not_become_another_by_being_asked_for_again(asked: ClusterSpec, made: dict[str, object], why: str) -> None:
@@ -27,3 +29,5 @@ def test_whoever_only_starts_it_again_need_not_say_how_it_was_made() -> None:
     assert as_it_is(ClusterSpec("lab"), BARE) == ClusterSpec("lab", bare=True, guarded=True)
     assert as_it_is(ClusterSpec("lab"), {"proxy_mode": "nftables"}).proxy_mode == "nftables"
     assert as_it_is(ClusterSpec("lab", storage=True), ORDINARY) == ClusterSpec("lab", storage=True)
+    assert as_it_is(ClusterSpec("lab"), KEPT) == ClusterSpec("lab")
+    assert as_it_is(ClusterSpec("lab", network_policy="own"), ORDINARY).network_policy == "own", "an engine may come later"

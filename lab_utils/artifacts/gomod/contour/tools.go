@@ -1,0 +1,8 @@
+//go:build tools
+
+// Package tools names what is built from this module.
+package tools
+
+import (
+	_ "github.com/projectcontour/contour/cmd/contour"
+)

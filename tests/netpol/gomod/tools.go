@@ -1,0 +1,6 @@
+//go:build tools
+
+// Package tools names what is built from this module.
+package tools
+
+import _ "github.com/mattfenwick/cyclonus/cmd/cyclonus"
