@@ -74,7 +74,7 @@ def main(keep: bool, ready: Path | None, bare: bool) -> None:
 def prove(folder: Path, ready: Path | None, bare: bool) -> int:
     check_host(folder)
     click.echo(
-        "A box is built from Debian packages by vagrant/provision/*.sh, and three virtual machines are made of it.\n"
+        "A box is built from Debian packages by vagrant/provision/*.sh, and virtual machines are made of it.\n"
         f"Without KVM they are emulated: it takes 30 to 60 minutes, two processors, {MEMORY} GB of memory and up to {SPACE} GB below\n"
         f"{folder.parent}; all of it is given back at the end."
     )

@@ -120,7 +120,8 @@ def untouched(learner: Learner) -> str:
     said = []
     for node in ("cp", "w1"):
         learner.on(node, "kubeadm version -o short && kubelet --version && containerd --version")
-        learner.on(node, "test ! -e /var/lib/kubelet/config.yaml && ! ls /etc/kubernetes/*.conf && ! crictl ps -aq | grep .")
+        learner.on(node, "test ! -e /var/lib/kubelet/config.yaml && ! ls /etc/kubernetes/*.conf")
+        learner.on(node, 'containers=$(crictl ps -aq) && test -z "$containers"')  # a runtime that does not answer is no proof
         said.append(f"{node}: {learner.on(node, 'uname -r').strip()}")
     return "; ".join(said)
 
