@@ -3,6 +3,7 @@
 python -m tests.vagrant          build the box, make a cluster of it, tell what it found, remove everything
 python -m tests.vagrant --keep   leave the folder, and say where: logs, reports and the box are in it
 python -m tests.vagrant --box F  take a box that an earlier run with --keep has built
+python -m tests.vagrant --bare   only machines on which nothing of Kubernetes runs (`lab up --bare`), in a third of the time
 """
 
 from __future__ import annotations
@@ -49,12 +50,13 @@ PACKAGES = {
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the folder.")
 @click.option("--box", "ready", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A box that is built already.")
-def main(keep: bool, ready: Path | None) -> None:
+@click.option("--bare", is_flag=True, help="Only machines on which nothing of Kubernetes runs.")
+def main(keep: bool, ready: Path | None, bare: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="lab-vagrant-", dir="/var/tmp"))
     try:
-        sys.exit(prove(folder, ready))
+        sys.exit(prove(folder, ready, bare))
     except LabError as error:
         click.echo(f"lab: {error}", err=True)
         sys.exit(2)
@@ -69,10 +71,10 @@ def main(keep: bool, ready: Path | None) -> None:
         click.echo(f"{(time.monotonic() - start) / 60:.0f} minutes in all")
 
 
-def prove(folder: Path, ready: Path | None) -> int:
+def prove(folder: Path, ready: Path | None, bare: bool) -> int:
     check_host(folder)
     click.echo(
-        "A box is built from Debian packages by vagrant/provision/*.sh, and three virtual machines are made of it.\n"
+        "A box is built from Debian packages by vagrant/provision/*.sh, and virtual machines are made of it.\n"
         f"Without KVM they are emulated: it takes 30 to 60 minutes, two processors, {MEMORY} GB of memory and up to {SPACE} GB below\n"
         f"{folder.parent}; all of it is given back at the end."
     )
@@ -82,7 +84,7 @@ def prove(folder: Path, ready: Path | None) -> int:
     else:
         box.make(folder, Console())
     verdict = Verdict()
-    code = follow(folder, verdict)
+    code = follow(folder, verdict, bare)
     if not verdict.finished:
         click.echo(f"FAIL  the test ended early (code {code})")
         return 1
@@ -96,9 +98,9 @@ def prove(folder: Path, ready: Path | None) -> int:
     return 1 if verdict.failed else 0
 
 
-def follow(folder: Path, verdict: Verdict) -> int:
+def follow(folder: Path, verdict: Verdict, bare: bool) -> int:
     """Run inside.py in its corner; its report is handed on line by line. Ctrl-C ends all of it."""
-    words = world.inside(folder, sys.executable, "-m", "tests.vagrant.inside", folder)
+    words = world.inside(folder, sys.executable, "-m", "tests.vagrant.inside", folder, *(["--bare"] if bare else []))
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin and process.stdout
     try:

@@ -64,7 +64,7 @@ class Learner:
         return self.lab("ssh", node, "--", command)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, bare: bool) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background
     log = folder / "daemons.log"
     try:
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
             say(f"     {time.monotonic() - START:5.0f} s | libvirtd runs")
             learner = Learner(folder)
             sh_vagrant(learner, "box", "add", "--name", BOX, str(folder / "node.box"))
-            whole_life(learner)
+            (bare_life if bare else whole_life)(learner)
     except Exception:
         say("FAIL the test itself")
         say(traceback.format_exc())
@@ -104,6 +104,33 @@ def whole_life(learner: Learner) -> None:
     prove("no domain, network, pool, disk, link or rule is left", lambda: nothing_left(before))
     prove("bad input ends with code 2 and one line, and makes nothing", lambda: refusals(learner, before))
     prove("kill -9 in the middle of `lab up`, then `lab down`: nothing is left", lambda: killed(learner, before))
+
+
+def bare_life(learner: Learner) -> None:
+    before = look()
+    if prove("lab up --bare --provider vagrant --workers 1", lambda: up(learner, "1", "--bare")):
+        prove("Kubernetes' programs are there, nothing is configured, and there is no container", lambda: untouched(learner))
+        prove("a new cp and w1 by `lab reset`", lambda: reset_bare(learner))
+    prove("lab down", lambda: learner.lab("down", loud=True) and "")
+    prove("no domain, network, pool, disk, link or rule is left", lambda: nothing_left(before))
+
+
+def untouched(learner: Learner) -> str:
+    """What lab 01 begins with."""
+    said = []
+    for node in ("cp", "w1"):
+        learner.on(node, "kubeadm version -o short && kubelet --version && containerd --version")
+        learner.on(node, "test ! -e /var/lib/kubelet/config.yaml && ! ls /etc/kubernetes/*.conf")
+        learner.on(node, 'containers=$(crictl ps -aq) && test -z "$containers"')  # a runtime that does not answer is no proof
+        said.append(f"{node}: {learner.on(node, 'uname -r').strip()}")
+    return "; ".join(said)
+
+
+def reset_bare(learner: Learner) -> str:
+    learner.on("w1", "touch /root/was-here")
+    learner.lab("reset", loud=True)
+    learner.on("w1", "test ! -e /root/was-here")
+    return untouched(learner)
 
 
 def look() -> dict[str, set[str]]:
@@ -184,8 +211,8 @@ def killed(learner: Learner, before: dict[str, set[str]]) -> str:
     return ""
 
 
-def up(learner: Learner) -> str:
-    learner.lab("up", "--provider", "vagrant", "--workers", str(len(NODES) - 1), "--name", NAME, loud=True)
+def up(learner: Learner, workers: str = str(len(NODES) - 1), *options: str) -> str:
+    learner.lab("up", "--provider", "vagrant", "--workers", workers, "--name", NAME, *options, loud=True)
     return "emulated"
 
 
@@ -305,4 +332,4 @@ def stopped(learner: Learner) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "--bare" in sys.argv)
