@@ -1,4 +1,7 @@
-"""Lab 10's controller as a program: real NGINX, real requests, and a small API that lists, watches and is written to."""
+"""Lab 10's controller as a program: real NGINX, real requests, and a small API that lists, watches and is written to.
+
+What takes long (a thousand hosts, both ways to end, random paths) runs when LAB_TEST_LABS names the lab.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ from hypothesis import strategies as st
 
 from lab_utils.labs.parts import solved
 from tests.ingress.api import WritableApi
-from tests.ingress.image import Container, unpacked
+from tests.ingress.image import LAB, Container, asked_for
 
 pytestmark = pytest.mark.kernel
-FILES = solved("10-load-balancing-and-ingress")
+FILES = solved(LAB)
 CONTROLLER, ADDRESS = "kio.example/test", "192.0.2.1"
 SERVERS = {"tea": ("127.0.1.1", "127.0.1.2"), "coffee": ("127.0.2.1",), "cake": ("127.0.3.1",)}
 SERVE = """
@@ -57,8 +60,8 @@ for scheme, host, path in json.load(sys.stdin):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = unpacked(tmp_path_factory.mktemp("image"))
+def root(image_files: Path) -> Path:
+    root = image_files
     (root / "program").mkdir()
     for name, text in FILES.items():
         (root / "program" / name).write_text(text)
@@ -201,6 +204,7 @@ def test_it_serves_on_while_the_api_is_away_and_catches_up_when_the_past_is_forg
     eventually(lambda: running.ask("http://new.example/")[0].startswith(SERVERS["cake"][0]), running)
 
 
+@asked_for
 def test_a_thousand_hosts(api: WritableApi, running: Running) -> None:
     for number in range(1000):
         api.put("Ingress", ingress(f"many-{number}", ("Prefix", "/", "tea"), host=f"{'long-' * 10}{number}.{'name-' * 10}x.example"))
@@ -208,6 +212,7 @@ def test_a_thousand_hosts(api: WritableApi, running: Running) -> None:
     eventually(lambda: running.ask(last)[0].endswith(" 200"), running, 120)
 
 
+@asked_for
 def test_without_nginx_it_ends_and_when_it_is_asked_to_end_nginx_ends_too(api: WritableApi, running: Running, tmp_path: Path) -> None:
     api.put("Ingress", ingress("ours", ("Prefix", "/", "tea")))
     eventually(lambda: running.ask("http://shop.example/")[0].endswith(" 200"), running)
@@ -255,6 +260,7 @@ def without_doubles(paths: dict[tuple[str, str], str]) -> dict[tuple[str, str], 
     return kept
 
 
+@asked_for
 def test_a_request_goes_where_the_path_types_say(pod: Container, root: Path) -> None:
     names: dict[str, Any] = {}
     exec(compile(FILES["config.py"], "config.py", "exec"), names)
