@@ -22,6 +22,8 @@ PODS = ("one", "two", "three")
 def _(lab: Workspace) -> None:
     for pod in (*PODS, "four"):
         lab.cluster.wait(f"pod/{pod} condition=Ready -n {lab.namespace}", timeout=120)
+    # Whoever tries what happens without NAT has w2 answer to a network that nobody knows. Such packets shall not leave the machine.
+    lab.node("w2").run(f"ip route replace {answers(lab)}", check=True)
 
 
 @cleanup
@@ -33,6 +35,11 @@ def _(lab: Workspace) -> None:
         iptables-save -t nat | grep -F -- '-s {net(lab)}.' | sed 's/^-A/-D/' | xargs -r -L1 iptables -w -t nat
         true
         """)
+    lab.node("w2").run(f"ip route del {answers(lab)}")
+
+
+def answers(lab: Workspace) -> str:
+    return f"blackhole {net(lab)}.0/24 metric 9999"
 
 
 def net(lab: Workspace) -> str:
@@ -169,7 +176,7 @@ def _(lab: CheckContext) -> None:
     heard = [line.split()[1] for line in lines if line.startswith("source ")]
     source = heard[0].replace("10.99.0", net(lab)) if heard else ""
     right = {"leaves": bool(heard), "arrives": bool(heard), "answered": "answered" in lines, "source": source}
-    lab.compare(right, said, look="take the rule away on w1, and watch on w2: tcpdump -n -i eth0 icmp. Put it back afterwards")
+    lab.compare(right, said, look="take the rule away on w1, and listen on w2: tcpdump -n -i eth0 icmp. Put it back afterwards")
 
 
 # ── under Pods ──────────────────────────────────────────────────────────────
@@ -236,13 +243,16 @@ def _(lab: CheckContext) -> None:
 TRIAL = """
 mount -t tmpfs none /run/netns; mount -t tmpfs none /mnt; ip link set lo up
 program=$1
-wire() { python3 "$program" $1 10.98.0.0/24 > /mnt/said 2>&1; }
+wire() { timeout -k 1 20 python3 "$program" $1 10.98.0.0/24 > /mnt/said 2>&1 < /dev/null; }
 fine() { if eval "$2"; then echo "ok $1"; else echo "wrong $1: $(tail -1 /mnt/said)"; fi; }
 ip netns add beyond; ip link add eth0 type veth peer name eth0 netns beyond; ip address add 192.0.2.1/24 dev eth0; ip link set eth0 up
 ip -n beyond address add 192.0.2.2/24 dev eth0; ip -n beyond link set eth0 up
-talk() { nsenter --net=/run/netns/$2 timeout 5 nc -l -p 7 < /dev/null > /mnt/got &
-  for turn in {1..20}; do sleep 0.1; nsenter --net=/run/netns/$2 ss -Hltn 2> /dev/null | grep -q ':7 ' && break; done
-  echo hi | nsenter --net=/run/netns/$1 timeout 2 nc -q 1 $3 7 > /dev/null 2>&1; wait; grep -q hi /mnt/got; }
+# A line goes from one to the other. The listener ends with the connection, or is ended when none came about.
+talk() { nsenter --net=/run/netns/$2 timeout 5 nc -l -p 7 < /dev/null > /mnt/got 2> /dev/null &
+  for turn in {1..20}; do
+    sleep 0.1; kill -0 $! 2> /dev/null || break; nsenter --net=/run/netns/$2 ss -Hltn | grep -q ':7 ' && break
+  done
+  echo hi | nsenter --net=/run/netns/$1 timeout 2 nc -N $3 7 > /dev/null 2>&1; kill $! 2> /dev/null; wait; grep -q hi /mnt/got; }
 fine 'add' 'wire add'
 fine 'red reaches blue' 'talk red blue 10.98.0.3'
 fine 'blue reaches red' 'talk blue red 10.98.0.2'
