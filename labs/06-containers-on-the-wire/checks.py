@@ -153,7 +153,7 @@ def _(lab: CheckContext) -> None:
     said = lab.answered(dict.fromkeys(names, bool))
     seen = dict(line.split() for line in tried(lab.node("w1"), TABLES) if " " in line)
     right = {name: seen[name] == "yes" for name in names}
-    lab.compare(right, said, look="on w1: ip -n red neighbour; ip neighbour show dev hand0; bridge fdb show br hand0")
+    lab.compare(right, said, look="on w1: ip -n red neighbour; ip -4 neighbour show dev hand0; bridge fdb show br hand0")
 
 
 @check("out", points=8, after=["wire"])
