@@ -196,8 +196,9 @@ def _run(one: Check, context: CheckContext) -> CheckResult:
     if not all(node.reachable for node in nodes) and reaches(one.function):
         return said("skipped", message=lost, missing="access to its nodes")  # also when nothing was answered yet
     context.step, context.points = one.step, one.points
+    limit = one.timeout * getattr(context.cluster, "patience", 1)
     try:
-        with _time_limit(one.timeout):
+        with _time_limit(limit):
             one.function(context)
     except CheckFailed as failed:
         earned = min(max(failed.earned, 0), one.points)
@@ -207,7 +208,7 @@ def _run(one: Check, context: CheckContext) -> CheckResult:
     except NoNodeAccess:
         return said("skipped", message=lost, missing="access to its nodes")
     except _TooLong:
-        return said("error", message=f"check {one.step!r} ({one.where}) did not end within {one.timeout:g} s")
+        return said("error", message=f"check {one.step!r} ({one.where}) did not end within {limit:g} s")
     except CommandFailed as error:
         # A command that says no tells of the cluster's state: most often an object that is not there.
         return said(

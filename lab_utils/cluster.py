@@ -175,6 +175,8 @@ class Cluster:
         self.provider = record.provider
         self.kubeconfig = Path(record.kubeconfig)
         self.nodes = list(nodes)
+        # How many times longer than elsewhere to wait for anything: the nodes' processors may be emulated.
+        self.patience = max([float(node.access.get("patience", 1)) for node in record.nodes], default=1.0)
 
     def node(self, name: str) -> Node:
         for node in self.nodes:
@@ -207,7 +209,8 @@ class Cluster:
         return AppsV1Api(self.client)
 
     def kubectl(self, *words: str, input: str | None = None, check: bool = True, timeout: float = 120) -> Result:
-        return run([self.record.kubectl, "--kubeconfig", self.kubeconfig, *words], input=input, check=check, timeout=timeout)
+        words = (self.record.kubectl, "--kubeconfig", str(self.kubeconfig), *words)
+        return run(words, input=input, check=check, timeout=timeout * self.patience)
 
     def get(self, *words: str) -> Any:
         """`kubectl get … -o json`, as Python values."""
@@ -228,6 +231,7 @@ class Cluster:
 
         Returns what the function returned. Raises `Unhealthy` with `why` when the time is over.
         """
+        timeout *= self.patience
         if isinstance(what, str):
             target, condition, *rest = what.split()
             done = self.kubectl("wait", target, f"--for={condition}", f"--timeout={timeout:g}s", *rest, check=False, timeout=timeout + 10)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lab_utils.checks import CheckContext, CheckResult, load_checks, run_checks
+from lab_utils.cluster import Cluster, ClusterRecord, NodeRecord
 from lab_utils.errors import BadInput
 from lab_utils.labs.spec import LabSpec, Needs, Step
 from lab_utils.labs.store import Store
@@ -21,7 +22,7 @@ def write(tmp_path: Path, body: str) -> Path:
     return path
 
 
-def context(tmp_path: Path, body: str, answers: dict[str, Any] | None = None) -> CheckContext:
+def context(tmp_path: Path, body: str, answers: dict[str, Any] | None = None, cluster: Cluster | None = None) -> CheckContext:
     """A context whose checks do not ask the cluster; that they do is tested in tests/labs on a real one."""
     checkset = load_checks(write(tmp_path, body))
     steps = tuple(Step(one.step, one.points, one.step, ("a", "b"), one.after) for one in checkset.checks.values())
@@ -29,7 +30,7 @@ def context(tmp_path: Path, body: str, answers: dict[str, Any] | None = None) ->
     store = Store("99-example", tmp_path / "store")
     for step, value in (answers or {}).items():
         store.answer(step, value)
-    return CheckContext(spec, checkset, None, "ada", store)
+    return CheckContext(spec, checkset, cluster, "ada", store)
 
 
 def run(tmp_path: Path, body: str, answers: dict[str, Any] | None = None) -> list[CheckResult]:
@@ -113,6 +114,21 @@ def _(lab):
     assert time.monotonic() - begin < 5
     assert (result.status, result.earned) == ("error", 0)
     assert "did not end within 0.3 s" in result.message
+
+
+def test_on_nodes_that_are_emulated_a_check_waits_as_many_times_longer(tmp_path: Path) -> None:
+    node = NodeRecord("cp", "192.0.2.1", "control-plane", {"key": "unused", "patience": 20})
+    cluster = Cluster(ClusterRecord("slow", "vagrant", "up", str(tmp_path / "kubeconfig"), [node]), [])
+    body = """
+import time
+@check("a", points=5, timeout=0.2)
+def _(lab):
+    begin = time.monotonic()
+    lab.require(lab.eventually(lambda: time.monotonic() > begin + 0.5, timeout=0.1), expected="soon", seen="late")
+"""
+    one = context(tmp_path, body, cluster=cluster)
+    (result,) = run_checks(one.checkset, one)
+    assert (result.status, result.message) == ("passed", "")
 
 
 @pytest.mark.parametrize(

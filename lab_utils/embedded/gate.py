@@ -59,17 +59,20 @@ class Gate:
         return json.loads(self.kubectl("get", *words, "-o", "json").stdout)
 
     def until(self, what: str, holds: Callable[[], str], every: float = 0.15) -> None:
-        """Ask until `holds` returns "" (nothing is missing); what it returns otherwise says what is."""
+        """Ask until `holds` returns "" (nothing is missing); what it returns otherwise says what is.
+
+        A question is a process, which on an emulated machine takes seconds: whoever asks there without a pause gets no answer sooner.
+        """
         deadline = time.monotonic() + self.seconds
         missing = ""
-        while time.monotonic() < deadline:
+        while (asked := time.monotonic()) < deadline:
             try:
                 missing = holds()
             except CommandFailed as error:
                 missing = error.what
             if not missing:
                 return
-            time.sleep(every)
+            time.sleep(max(every, 2 * (time.monotonic() - asked)) if self.factor > 1 else every)
         raise Unhealthy(
             f"{what} did not come about within {self.seconds:.0f} s: {missing}", f"Look with `lab diagnose --name {self.state.name}`"
         )

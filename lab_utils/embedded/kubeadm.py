@@ -51,7 +51,7 @@ def init_config(
         "nodeRegistration": registration,
         **timeouts(patience),
     }
-    cluster = {
+    cluster: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "ClusterConfiguration",
         "kubernetesVersion": kubernetes,
@@ -62,6 +62,11 @@ def init_config(
         # The default ServiceAccount, without which no Pod starts, waits in this controller's queue behind its own rate limit.
         "controllerManager": {"extraArgs": [{"name": "kube-api-qps", "value": "300"}, {"name": "kube-api-burst", "value": "600"}]},
     }
+    if patience != 1:
+        # Who does not renew a leader's lease within ten seconds ends and starts anew, which on an emulated machine takes so much time
+        # of the processor that the next one is late as well. There is one control plane, and nobody else who could lead.
+        for component in ("controllerManager", "scheduler"):
+            cluster.setdefault(component, {"extraArgs": []})["extraArgs"].append({"name": "leader-elect", "value": "false"})
     if not etcd_sync:
         # A killed etcd loses nothing by this; only a host that loses power does, and then `lab up` makes the cluster anew.
         cluster["etcd"] = {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}}

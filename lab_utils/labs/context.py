@@ -96,7 +96,7 @@ class CheckContext(Workspace):
 
     def eventually(self, look_at: Callable[[], Any], *, timeout: float = 30, every: float = 0.5) -> Any:
         """What `look_at` returns once it is true; or what it returned last, when the time is over."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * getattr(self.cluster, "patience", 1)
         while True:
             value = look_at()
             if value or time.monotonic() > deadline:

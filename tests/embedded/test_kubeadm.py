@@ -37,6 +37,14 @@ def test_the_control_plane_keeps_its_taint_unless_it_is_alone() -> None:
     assert documents(alone=True)["InitConfiguration"]["nodeRegistration"]["taints"] == []
 
 
+def test_where_everything_is_slow_nobody_is_ended_for_a_lease_that_was_renewed_late() -> None:
+    usual, slow = (documents(patience=factor)["ClusterConfiguration"] for factor in (1, 20))
+    elected = {"name": "leader-elect", "value": "false"}
+    assert elected not in usual["controllerManager"]["extraArgs"]
+    assert "scheduler" not in usual, "kubeadm's own"
+    assert all(elected in slow[component]["extraArgs"] for component in ("controllerManager", "scheduler"))
+
+
 @pytest.mark.parametrize("mode", ["iptables", "nftables"])
 def test_the_proxy_mode_is_passed_on(mode: str) -> None:
     assert documents(proxy_mode=mode)["KubeProxyConfiguration"]["mode"] == mode

@@ -96,7 +96,7 @@ def whole_life(learner: Learner) -> None:
         prove("every node answers lab ssh and lab logs, and has what labs look at", lambda: looks(learner))
         prove("a Service answers from every node by the Pods of all", lambda: service(learner))
         prove("lab reset, by snapshots", lambda: reset(learner))
-        prove("lab 08's solution is graded at full marks", lambda: grade(learner))
+        prove("lab 08's solution is graded at full marks", lambda: grade(learner, "08"))
         prove("lab load brings an image to every node", lambda: load(learner))
         prove("a stopped machine is named, and `lab up` starts it", lambda: stopped(learner))
         prove("a Service answers after that", lambda: service(learner))
@@ -111,6 +111,7 @@ def bare_life(learner: Learner) -> None:
     if prove("lab up --bare --provider vagrant --workers 1", lambda: up(learner, "1", "--bare")):
         prove("Kubernetes' programs are there, nothing is configured, and there is no container", lambda: untouched(learner))
         prove("a new cp and w1 by `lab reset`", lambda: reset_bare(learner))
+        prove("lab 01's solution is graded at full marks", lambda: grade(learner, "01"))
     prove("lab down", lambda: learner.lab("down", loud=True) and "")
     prove("no domain, network, pool, disk, link or rule is left", lambda: nothing_left(before))
 
@@ -292,11 +293,11 @@ def load(learner: Learner) -> str:
     return name
 
 
-def grade(learner: Learner) -> str:
-    notebook = learner.folder / "solution.ipynb"
-    learner.lab("solution", "08", "--out", str(notebook))
-    out = learner.folder / "reports"
-    words = ["grade", "08", str(notebook), "--out", str(out), "--cluster", NAME, "--timeout", "7200", "--cell-timeout", "1800"]
+def grade(learner: Learner, number: str) -> str:
+    notebook = learner.folder / f"solution-{number}.ipynb"
+    learner.lab("solution", number, "--out", str(notebook))
+    out = learner.folder / f"reports-{number}"
+    words = ["grade", number, str(notebook), "--out", str(out), "--cluster", NAME, "--timeout", "7200", "--cell-timeout", "1800"]
     learner.lab(*words, loud=True, minutes=120)
     results = json.loads((out / "results.json").read_text())
     one = results["submissions"][0]
