@@ -93,8 +93,12 @@ def follow(
     *,
     env: Mapping[str, str] | None = None,
     cwd: str | Path | None = None,
+    end: Callable[[int], object] | None = None,
 ) -> int:
-    """Run a program to its end and hand each line that it says, on either stream, to `on_line` at once. Returns its code."""
+    """Run a program to its end and hand each line that it says, on either stream, to `on_line` at once. Returns its code.
+
+    After a Ctrl-C its group of processes is killed; `end` can do that with more care, and is told the group's number.
+    """
     try:
         process = subprocess.Popen(
             [str(word) for word in argv],
@@ -114,6 +118,8 @@ def follow(
             on_line(line.decode(errors="replace").rstrip("\n"))
         return process.wait()
     except BaseException:  # Ctrl-C: our child must not outlive us
+        if end:
+            end(process.pid)
         end_group(process)
         process.wait()
         raise

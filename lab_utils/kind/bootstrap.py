@@ -76,7 +76,7 @@ def create(record: ClusterRecord, progress: Progress) -> None:
     words = ["kind", "create", "cluster", "--name", record.name, "--config", str(record.folder / "kind.yaml")]
     # --retain: what failed can be looked at before it is removed. The shell writes down its own number and becomes kind.
     noted = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(record.folder / PID)]
-    code = follow([*noted, *words, "--kubeconfig", record.kubeconfig, "--retain"], line, env=docker.ENVIRONMENT)
+    code = follow([*noted, *words, "--kubeconfig", record.kubeconfig, "--retain"], line, env=docker.ENVIRONMENT, end=_end)
     (record.folder / PID).unlink(missing_ok=True)
     (record.folder / "kind-create.log").write_text("\n".join(said) + "\n")
     if code != 0:
@@ -84,21 +84,29 @@ def create(record: ClusterRecord, progress: Progress) -> None:
     Path(record.kubeconfig).chmod(0o600)
 
 
-def end_creation(record: ClusterRecord) -> bool:
-    """A `kind create` outlives a `lab` that was killed, and would go on to make containers while we remove them. Was one cut short?"""
+def end_creation(record: ClusterRecord) -> None:
+    """A `kind create` outlives a `lab` that was killed, and would go on to make containers while we remove them."""
     try:
         pid = int((record.folder / PID).read_text())
     except (OSError, ValueError):
-        return False
+        return
+    if f"create cluster --name {record.name} " in run(["ps", "-o", "args=", "-p", str(pid)], check=False).stdout:
+        _end(pid)
 
-    def at_work() -> bool:
-        return f"create cluster --name {record.name} " in run(["ps", "-o", "args=", "-p", str(pid)], check=False).stdout
 
-    if at_work():
-        os.killpg(pid, signal.SIGKILL)
-        while at_work():
-            time.sleep(0.1)
-    return True
+def _end(group: int) -> None:
+    """End kind, but not what it has asked of Docker: the daemon makes a container for a client that is gone, too, and after we looked.
+
+    A client has its answer when the container runs. Then it is there to be removed, and nobody asks for another.
+    """
+    os.kill(group, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while run(["pgrep", "-g", str(group), "-f", "^docker run "], check=False).ok and time.monotonic() < deadline:
+        time.sleep(0.2)
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # all of it has ended
 
 
 def _hint(said: Sequence[str]) -> str:

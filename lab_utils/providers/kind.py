@@ -139,11 +139,8 @@ class Kind:
         if (record.folder / CONFIG).exists():
             docker.need_kind()
             docker.daemon()
-            interrupted = bootstrap.end_creation(record)
+            bootstrap.end_creation(record)
             docker.kind("delete", "cluster", "--name", record.name, "--kubeconfig", record.kubeconfig)
-            if interrupted:  # what kind asked of Docker last is still done
-                time.sleep(2)
-                docker.kind("delete", "cluster", "--name", record.name, "--kubeconfig", record.kubeconfig)
             if record.options.get("network_made") and not docker.clusters():
                 docker.docker("network", "rm", docker.NETWORK, check=False)  # others may use it
         shutil.rmtree(record.folder, ignore_errors=True)
