@@ -108,7 +108,7 @@ def pod(cluster: Cluster, name: str, config: str) -> str:
 
 
 def address(cluster: Cluster, namespace: str, label: str) -> str:
-    return str(cluster.get("pods", "-n", namespace, "-l", label)["items"][0]["status"]["podIP"])
+    return str(cluster.get("pods", "-n", namespace, "-l", label, "--field-selector=spec.nodeName=w1")["items"][0]["status"]["podIP"])
 
 
 def inside(cluster: Cluster, command: str) -> str:
