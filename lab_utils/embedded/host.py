@@ -36,3 +36,8 @@ def mounted_over(folder: Path) -> list[Path]:
             continue
         found |= set(re.findall(rf"lowerdir=({re.escape(str(folder))}/[^,: ]+)", text))
     return sorted(map(Path, found))
+
+
+def closed_to_others(folder: Path) -> Path | None:
+    """The first folder on the way there that only its owner may pass: a guarded node's root is somebody else."""
+    return next((each for each in (*reversed(folder.parents), folder) if each.exists() and not each.stat().st_mode & 0o001), None)

@@ -17,10 +17,10 @@ from typing import Any
 from lab_utils.embedded import cgroups, kubeadm, network, node, pristine, state
 from lab_utils.embedded.bootstrap import bootstrap, each, kubeconfig_file
 from lab_utils.embedded.gate import Gate
-from lab_utils.embedded.host import kernel_lacks, mounted_over
+from lab_utils.embedded.host import closed_to_others, kernel_lacks, mounted_over
 from lab_utils.embedded.state import State
 from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster, Unhealthy
-from lab_utils.paths import root_cache_dir
+from lab_utils.paths import root_cache_dir, root_state_dir
 from lab_utils.progress import Progress
 from lab_utils.run import run
 
@@ -79,6 +79,9 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
             raise BadInput(f"cluster {name!r} exists with {len(known.workers)} workers, not {request['workers']}", mend)
         if known:
             return _start(known, request, progress)
+        if request.get("guarded") and (closed := closed_to_others(root_state_dir())):
+            mend = f"Open it (chmod o+x {closed}), or name another folder in LAB_STATE"
+            raise BadInput(f"guarded nodes cannot live in {root_state_dir()}: only its owner may pass {closed}", mend)
         new = _plan(request)
         try:
             return _create(new, request, progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from lab_utils.cluster import Cluster, Node
 from lab_utils.embedded.guard import FIRST, IDS, first_id
+from lab_utils.embedded.host import closed_to_others
 from lab_utils.errors import HostLacks
 from lab_utils.grading.bare import refuse_without_walls
 from lab_utils.progress import Progress
@@ -24,6 +26,15 @@ def test_no_two_nodes_of_a_machine_have_an_id_in_common() -> None:
     assert all(later - earlier >= IDS for earlier, later in pairwise(ranges))
     assert ranges[0] == FIRST
     assert ranges[-1] + IDS < 2**32 - 2, "the last two ids mean nobody to the kernel"
+
+
+def test_a_folder_that_only_its_owner_may_pass_is_named() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder, state = Path(made), Path(made, "mine", "state")
+        state.mkdir(parents=True)
+        assert closed_to_others(state) == folder, "mkdtemp(3) makes it so"
+        folder.chmod(0o711)
+        assert closed_to_others(state) is None
 
 
 @pytest.fixture(scope="module")
