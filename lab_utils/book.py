@@ -58,6 +58,7 @@ class Aloud:
 @contextmanager
 def a_cluster(offline: bool) -> Iterator[str]:
     """A cluster to execute on: the running one, or one of our own that is gone afterwards. Says in a word what it found."""
+    from lab_utils.cluster import connect
     from lab_utils.providers import ClusterSpec, provider
 
     before = dict(os.environ)
@@ -66,6 +67,7 @@ def a_cluster(offline: bool) -> Iterator[str]:
             os.environ[OFFLINE] = "1"
             yield "no cluster, as asked: outputs come from earlier runs"
         elif cluster_answers():
+            os.environ["LAB_CLUSTER"] = connect().name  # another one may be started meanwhile
             yield "the running cluster"
         else:
             embedded = provider("embedded")
