@@ -9,7 +9,7 @@
 #   make clean    removes what these made in this folder; caches and clusters stay (see `lab down --all`)
 #
 # Slow ones, not in .ci/run:
-#   make test-labs     every lab's solution and wrong answers, graded on a cluster (`make test` grades labs 03 and 08, each with a few of its wrong answers)
+#   make test-labs     every lab's solution and all its wrong answers, graded on a cluster (`make test`: labs 03 and 08, with a few)
 #   make conformance   Kubernetes' own e2e tests (sig-network, sig-node) on a cluster of ours
 #   make test-v2       the embedded provider on a pure cgroup v2 host with systemd (a QEMU guest)
 #   make test-kind     the kind provider on a Docker daemon of its own

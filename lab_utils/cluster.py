@@ -43,6 +43,11 @@ class NodeRecord:
     role: str  # "control-plane" or "worker"
     access: dict[str, Any] = field(default_factory=dict)  # what the provider's transport needs
 
+    @property
+    def patience(self) -> float:
+        """How many times longer than elsewhere to wait for anything on this node: its processor may be emulated."""
+        return float(self.access.get("patience", 1))
+
 
 @dataclass(frozen=True)
 class ClusterRecord:
@@ -175,8 +180,7 @@ class Cluster:
         self.provider = record.provider
         self.kubeconfig = Path(record.kubeconfig)
         self.nodes = list(nodes)
-        # How many times longer than elsewhere to wait for anything: the nodes' processors may be emulated.
-        self.patience = max([float(node.access.get("patience", 1)) for node in record.nodes], default=1.0)
+        self.patience = max([node.patience for node in record.nodes], default=1.0)
 
     def node(self, name: str) -> Node:
         for node in self.nodes:
@@ -209,8 +213,8 @@ class Cluster:
         return AppsV1Api(self.client)
 
     def kubectl(self, *words: str, input: str | None = None, check: bool = True, timeout: float = 120) -> Result:
-        words = (self.record.kubectl, "--kubeconfig", str(self.kubeconfig), *words)
-        return run(words, input=input, check=check, timeout=timeout * self.patience)
+        timeout *= self.patience
+        return run([self.record.kubectl, "--kubeconfig", self.kubeconfig, *words], input=input, check=check, timeout=timeout)
 
     def get(self, *words: str) -> Any:
         """`kubectl get … -o json`, as Python values."""
@@ -231,20 +235,20 @@ class Cluster:
 
         Returns what the function returned. Raises `Unhealthy` with `why` when the time is over.
         """
-        timeout *= self.patience
+        limit = timeout * self.patience
         if isinstance(what, str):
             target, condition, *rest = what.split()
-            done = self.kubectl("wait", target, f"--for={condition}", f"--timeout={timeout:g}s", *rest, check=False, timeout=timeout + 10)
+            done = self.kubectl("wait", target, f"--for={condition}", f"--timeout={limit:g}s", *rest, check=False, timeout=timeout + 10)
             if not done.ok:
-                raise Unhealthy(why or f"{target} did not reach {condition} within {timeout:g} s: {done.stderr.strip()}")
+                raise Unhealthy(why or f"{target} did not reach {condition} within {limit:g} s: {done.stderr.strip()}")
             return done
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + limit
         while True:
             value = what()
             if value:
                 return value
             if time.monotonic() > deadline:
-                raise Unhealthy(why or f"what was waited for did not happen within {timeout:g} s")
+                raise Unhealthy(why or f"what was waited for did not happen within {limit:g} s")
             time.sleep(every)
 
     def close(self) -> None:

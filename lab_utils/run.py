@@ -73,12 +73,12 @@ def run(
         out, err = process.communicate(data, timeout)
         code = process.returncode
     except subprocess.TimeoutExpired:
-        end_group(process)
+        end_group(process.pid)
         out, err = process.communicate()
         code = 124
         err += f"\nended after {timeout:g} s".encode()
     except BaseException:  # Ctrl-C: our child must not outlive us
-        end_group(process)
+        end_group(process.pid)
         process.wait()
         raise
     result = Result(out.decode(errors="replace"), err.decode(errors="replace"), code)
@@ -97,7 +97,7 @@ def follow(
 ) -> int:
     """Run a program to its end and hand each line that it says, on either stream, to `on_line` at once. Returns its code.
 
-    After a Ctrl-C its group of processes is killed; `end` can do that with more care, and is told the group's number.
+    After a Ctrl-C its group of processes is killed; `end` does that with more care, and is told the group's number.
     """
     try:
         process = subprocess.Popen(
@@ -118,9 +118,7 @@ def follow(
             on_line(line.decode(errors="replace").rstrip("\n"))
         return process.wait()
     except BaseException:  # Ctrl-C: our child must not outlive us
-        if end:
-            end(process.pid)
-        end_group(process)
+        (end or end_group)(process.pid)
         process.wait()
         raise
     finally:
@@ -134,7 +132,7 @@ _followed: set[subprocess.Popen[bytes]] = set()
 def end_all() -> None:
     """End what other threads follow. Ctrl-C reaches only the main thread, which must not wait for a long build of another."""
     for process in list(_followed):
-        end_group(process)
+        end_group(process.pid)
 
 
 def start(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str]) -> int:
@@ -152,9 +150,9 @@ def start(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str]) -> i
     return process.pid
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that we started in its own session, and all of its group."""
+def end_group(group: int) -> None:
+    """Kill a process that was started in its own session, whose number this is, and all of its group."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         pass

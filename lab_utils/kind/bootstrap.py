@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from lab_utils.errors import Unhealthy
 from lab_utils.kind import docker
 from lab_utils.kind.settings import why_kind_failed
 from lab_utils.progress import Progress
-from lab_utils.run import Result, follow, run
+from lab_utils.run import Result, end_group, follow, run
 
 # What flannel's configuration calls; kind's own images hold all but the first.
 PLUGINS = ("bridge", "host-local", "loopback", "portmap")
@@ -99,14 +100,12 @@ def _end(group: int) -> None:
 
     A client has its answer when the container runs. Then it is there to be removed, and nobody asks for another.
     """
-    os.kill(group, signal.SIGKILL)
+    with suppress(ProcessLookupError):  # it has ended by itself just now
+        os.kill(group, signal.SIGKILL)
     deadline = time.monotonic() + 60
     while run(["pgrep", "-g", str(group), "-f", "^docker run "], check=False).ok and time.monotonic() < deadline:
         time.sleep(0.2)
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # all of it has ended
+    end_group(group)
 
 
 def _hint(said: Sequence[str]) -> str:

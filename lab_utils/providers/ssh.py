@@ -34,7 +34,7 @@ class SshNode(FilesByCommands):
     def __init__(self, record: NodeRecord) -> None:
         super().__init__(record)
         self.access = record.access
-        self.patience = float(record.access.get("patience", 1))
+        self.patience = record.patience
         self._client: paramiko.SSHClient | None = None
         self._lock = threading.Lock()
 
