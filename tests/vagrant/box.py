@@ -41,7 +41,7 @@ VAGRANTFILE = """Vagrant.configure("2") do |config|
     machine.disk_driver cache: "unsafe"
     machine.kernel = File.join(folder, "vmlinuz")
     machine.initrd = File.join(folder, "initrd.img")
-    machine.cmd_line = "root=/dev/vda rw console=ttyS0,115200 net.ifnames=0 biosdevname=0 mitigations=off tsc=reliable clocksource=tsc quiet"
+    machine.cmd_line = "root=/dev/vda rw console=ttyS0,115200 net.ifnames=0 biosdevname=0 mitigations=off tsc=reliable clocksource=tsc"
   end
 end
 """
