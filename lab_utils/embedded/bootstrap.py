@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab_utils.embedded import cgroups, kubeadm, node, pristine
+from lab_utils.embedded import cgroups, kubeadm, node, pristine, slow
 from lab_utils.embedded.gate import Gate
 from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
@@ -31,6 +31,8 @@ def bootstrap(new: State, kubectl: str, progress: Progress) -> str:
     )
     with progress.step("kubeadm init on cp"):
         write(new, cp, "/root/kubeadm.yaml", config)
+        for name, text in slow.patches(patience()).items() if patience() != 1 else ():
+            write(new, cp, f"{slow.PATCHES}/{name}", text)
         run_kubeadm(new, cp, "init", "--config=/root/kubeadm.yaml", "--skip-token-print")
         node.inside(new, cp, ["sh", "-c", "mkdir -p /root/.kube && ln -sf /etc/kubernetes/admin.conf /root/.kube/config"])
         admin = node.inside(new, cp, ["cat", "/etc/kubernetes/admin.conf"]).stdout
@@ -80,7 +82,7 @@ def etcd_pid(known: State) -> int:
 
 
 def write(known: State, name: str, path: str, text: str) -> None:
-    node.inside(known, name, ["sh", "-c", 'cat > "$0"', path], input=text)
+    node.inside(known, name, ["sh", "-c", 'mkdir -p "${0%/*}" && cat > "$0"', path], input=text)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from lab_utils.embedded import slow
+
 POD_SUBNET = "10.244.0.0/16"
 SERVICE_SUBNET = "10.96.0.0/16"
 SOCKET = "unix:///run/containerd/containerd.sock"
@@ -49,7 +51,6 @@ def init_config(
         "localAPIEndpoint": {"advertiseAddress": ip, "bindPort": 6443},
         "bootstrapTokens": [{"token": token, "ttl": "0s", "description": "made by lab up"}],
         "nodeRegistration": registration,
-        **timeouts(patience),
     }
     cluster: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
@@ -62,15 +63,13 @@ def init_config(
         # The default ServiceAccount, without which no Pod starts, waits in this controller's queue behind its own rate limit.
         "controllerManager": {"extraArgs": [{"name": "kube-api-qps", "value": "300"}, {"name": "kube-api-burst", "value": "600"}]},
     }
-    if patience != 1:
-        # Who does not renew a leader's lease within ten seconds ends and starts anew, which on an emulated machine takes so much time
-        # of the processor that the next one is late as well. There is one control plane, and nobody else who could lead.
-        for component in ("controllerManager", "scheduler"):
-            cluster.setdefault(component, {"extraArgs": []})["extraArgs"].append({"name": "leader-elect", "value": "false"})
     if not etcd_sync:
         # A killed etcd loses nothing by this; only a host that loses power does, and then `lab up` makes the cluster anew.
         cluster["etcd"] = {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}}
-    return yaml.safe_dump_all([init, cluster, kubelet_config(cgroup), proxy_config(proxy_mode)], sort_keys=False)
+    kubelet = kubelet_config(cgroup)
+    if patience != 1:
+        slow.relax(init, cluster, kubelet, patience)
+    return yaml.safe_dump_all([init, cluster, kubelet, proxy_config(proxy_mode)], sort_keys=False)
 
 
 def kubelet_config(cgroup: str) -> dict[str, Any]:
@@ -99,13 +98,6 @@ def proxy_config(mode: str) -> dict[str, Any]:
     }
 
 
-def timeouts(patience: float) -> dict[str, Any]:
-    """kubeadm's own waiting times (its defaults in minutes, from apis/kubeadm/v1beta4/defaults.go), made longer where that is asked for."""
-    defaults = {"controlPlaneComponentHealthCheck": 4, "kubeletHealthCheck": 4, "kubernetesAPICall": 1, "etcdAPICall": 2}
-    defaults |= {"tlsBootstrap": 5, "discovery": 5}
-    return {"timeouts": {name: f"{minutes * 60 * patience:.0f}s" for name, minutes in defaults.items()}} if patience != 1 else {}
-
-
 def join_config(*, ip: str, node: str, token: str, endpoint: str, ca_hash: str, patience: float = 1) -> str:
     return yaml.safe_dump(
         {
@@ -118,7 +110,7 @@ def join_config(*, ip: str, node: str, token: str, endpoint: str, ca_hash: str, 
                 "imagePullPolicy": "IfNotPresent",
                 "kubeletExtraArgs": [{"name": "node-ip", "value": ip}],
             },
-            **timeouts(patience),
+            **(slow.timeouts(patience) if patience != 1 else {}),
         },
         sort_keys=False,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import ClusterRecord, Node
-from lab_utils.embedded import kubeadm
+from lab_utils.embedded import kubeadm, slow
 from lab_utils.embedded.gate import Gate
 from lab_utils.errors import Unhealthy
 from lab_utils.progress import Progress
@@ -77,6 +77,8 @@ class Bootstrap:
             patience=self.patience,
         )
         with self.progress.step(f"kubeadm init on {cp.name}"):
+            for name, text in slow.patches(self.patience).items() if self.patience != 1 else ():
+                cp.put(text.encode(), f"{slow.PATCHES}/{name}")
             self._kubeadm(cp, "init", config, "--skip-token-print")
             cp.run("mkdir -p /root/.kube && ln -sf /etc/kubernetes/admin.conf /root/.kube/config", check=True)
             admin = cp.run(["cat", "/etc/kubernetes/admin.conf"], check=True).stdout

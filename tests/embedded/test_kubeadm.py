@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lab_utils.embedded import kubeadm
+from lab_utils.embedded import kubeadm, slow
 
 
 def documents(**changes: Any) -> dict[str, dict[str, Any]]:
@@ -43,6 +43,18 @@ def test_where_everything_is_slow_nobody_is_ended_for_a_lease_that_was_renewed_l
     assert elected not in usual["controllerManager"]["extraArgs"]
     assert "scheduler" not in usual, "kubeadm's own"
     assert all(elected in slow[component]["extraArgs"] for component in ("controllerManager", "scheduler"))
+
+
+def test_where_everything_is_slow_kubelet_gives_the_control_plane_more_time_to_answer() -> None:
+    usual, slowly = (documents(patience=factor) for factor in (1, 20))
+    assert "patches" not in usual["InitConfiguration"]
+    assert slowly["InitConfiguration"]["patches"] == {"directory": slow.PATCHES}
+    patches = {name: yaml.safe_load(text)["spec"]["containers"][0] for name, text in slow.patches(20).items()}
+    assert {name.removesuffix("+strategic.yaml") for name in patches} == set(slow.PROBES)
+    assert patches["kube-apiserver+strategic.yaml"]["livenessProbe"]["timeoutSeconds"] == 300
+    # kubeadm gives it none, and a patch would make one that asks nothing, which no API server takes.
+    assert "readinessProbe" not in patches["kube-controller-manager+strategic.yaml"]
+    assert slowly["KubeletConfiguration"]["runtimeRequestTimeout"] == "2400s"
 
 
 @pytest.mark.parametrize("mode", ["iptables", "nftables"])

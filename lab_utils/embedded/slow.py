@@ -1,0 +1,61 @@
+"""What kubeadm is told besides, on machines that are emulated or very busy: `patience` times slower than others. Pure.
+
+Kubernetes' own deadlines are made for ordinary machines. Where they are missed, what was late is ended and begins anew, which takes
+so much time of the processor that the next one is late as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+# Where the patches lie on the node. Kubeadm takes a directory of them (kubeadm.k8s.io/v1beta4, Patches).
+PATCHES = "/root/kubeadm-patches"
+
+# Of the probes that kubeadm gives its Pods (app/util/staticpod/utils.go) these two go on for as long as the Pod lives; a patch may
+# only touch those that a Pod has. Seconds until an answer is late, and between two questions: readiness is asked for every second.
+LATE, OFTEN = 15, 10
+PROBES = {
+    "kube-apiserver": ["livenessProbe", "readinessProbe"],
+    "etcd": ["livenessProbe", "readinessProbe"],
+    "kube-scheduler": ["livenessProbe", "readinessProbe"],
+    "kube-controller-manager": ["livenessProbe"],
+}
+
+
+def timeouts(patience: float) -> dict[str, Any]:
+    """kubeadm's own waiting times (its defaults in minutes, from apis/kubeadm/v1beta4/defaults.go)."""
+    defaults = {"controlPlaneComponentHealthCheck": 4, "kubeletHealthCheck": 4, "kubernetesAPICall": 1, "etcdAPICall": 2}
+    defaults |= {"tlsBootstrap": 5, "discovery": 5}
+    return {"timeouts": {name: seconds(minutes * 60, patience) for name, minutes in defaults.items()}}
+
+
+def relax(init: dict[str, Any], cluster: dict[str, Any], kubelet: dict[str, Any], patience: float) -> None:
+    """Change what `kubeadm init` is told, before it is written."""
+    init |= timeouts(patience)
+    init["patches"] = {"directory": PATCHES}
+    # There is one control plane, and nobody else who could lead.
+    for component in ("controllerManager", "scheduler"):
+        arguments(cluster, component).append({"name": "leader-elect", "value": "false"})
+    # A kubelet that is late is no node that is lost.
+    arguments(cluster, "controllerManager").append({"name": "node-monitor-grace-period", "value": seconds(50, patience)})
+    kubelet["runtimeRequestTimeout"] = seconds(120, patience)
+
+
+def patches(patience: float) -> dict[str, str]:
+    """By file name, what goes into PATCHES: more time for the control plane's answers to kubelet's probes, and fewer of them."""
+    probe = {"timeoutSeconds": int(LATE * patience), "periodSeconds": OFTEN}
+    return {
+        f"{pod}+strategic.yaml": yaml.safe_dump({"spec": {"containers": [{"name": pod, **dict.fromkeys(probes, probe)}]}})
+        for pod, probes in PROBES.items()
+    }
+
+
+def arguments(cluster: dict[str, Any], component: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = cluster.setdefault(component, {}).setdefault("extraArgs", [])
+    return found
+
+
+def seconds(usual: float, patience: float) -> str:
+    return f"{usual * patience:.0f}s"
