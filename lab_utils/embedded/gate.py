@@ -72,7 +72,7 @@ class Gate:
                 missing = error.what
             if not missing:
                 return
-            time.sleep(max(every, 2 * (time.monotonic() - asked)) if self.factor > 1 else every)
+            time.sleep(max(every, 5 * (time.monotonic() - asked)) if self.factor > 1 else every)
         raise Unhealthy(
             f"{what} did not come about within {self.seconds:.0f} s: {missing}", f"Look with `lab diagnose --name {self.state.name}`"
         )

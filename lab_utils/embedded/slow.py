@@ -15,7 +15,8 @@ PATCHES = "/root/kubeadm-patches"
 
 # Of the probes that kubeadm gives its Pods (app/util/staticpod/utils.go) these two go on for as long as the Pod lives; a patch may
 # only touch those that a Pod has. Seconds until an answer is late, and between two questions: readiness is asked for every second.
-LATE, OFTEN = 15, 10
+# How many may be late or bad: a server under load says in time that it is not well, and would be ended for that, too.
+LATE, OFTEN, BAD = 15, 10, 8
 PROBES = {
     "kube-apiserver": ["livenessProbe", "readinessProbe"],
     "etcd": ["livenessProbe", "readinessProbe"],
@@ -45,7 +46,7 @@ def relax(init: dict[str, Any], cluster: dict[str, Any], kubelet: dict[str, Any]
 
 def patches(patience: float) -> dict[str, str]:
     """By file name, what goes into PATCHES: more time for the control plane's answers to kubelet's probes, and fewer of them."""
-    probe = {"timeoutSeconds": int(LATE * patience), "periodSeconds": OFTEN}
+    probe = {"timeoutSeconds": int(LATE * patience), "periodSeconds": OFTEN, "failureThreshold": int(BAD * patience)}
     return {
         f"{pod}+strategic.yaml": yaml.safe_dump({"spec": {"containers": [{"name": pod, **dict.fromkeys(probes, probe)}]}})
         for pod, probes in PROBES.items()
