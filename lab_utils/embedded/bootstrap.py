@@ -31,7 +31,7 @@ def bootstrap(new: State, kubectl: str, progress: Progress) -> str:
     )
     with progress.step("kubeadm init on cp"):
         write(new, cp, "/root/kubeadm.yaml", config)
-        for name, text in slow.patches(patience()).items() if patience() != 1 else ():
+        for name, text in slow.patches(patience()).items():
             write(new, cp, f"{slow.PATCHES}/{name}", text)
         run_kubeadm(new, cp, "init", "--config=/root/kubeadm.yaml", "--skip-token-print")
         node.inside(new, cp, ["sh", "-c", "mkdir -p /root/.kube && ln -sf /etc/kubernetes/admin.conf /root/.kube/config"])

@@ -67,8 +67,7 @@ def init_config(
         # A killed etcd loses nothing by this; only a host that loses power does, and then `lab up` makes the cluster anew.
         cluster["etcd"] = {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}}
     kubelet = kubelet_config(cgroup)
-    if patience != 1:
-        slow.relax(init, cluster, kubelet, patience)
+    slow.relax(init, cluster, kubelet, patience)
     return yaml.safe_dump_all([init, cluster, kubelet, proxy_config(proxy_mode)], sort_keys=False)
 
 
@@ -110,7 +109,7 @@ def join_config(*, ip: str, node: str, token: str, endpoint: str, ca_hash: str, 
                 "imagePullPolicy": "IfNotPresent",
                 "kubeletExtraArgs": [{"name": "node-ip", "value": ip}],
             },
-            **(slow.timeouts(patience) if patience != 1 else {}),
+            **slow.timeouts(patience),
         },
         sort_keys=False,
     )

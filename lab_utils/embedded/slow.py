@@ -1,7 +1,7 @@
 """What kubeadm is told besides, on machines that are emulated or very busy: `patience` times slower than others. Pure.
 
 Kubernetes' own deadlines are made for ordinary machines. Where they are missed, what was late is ended and begins anew, which takes
-so much time of the processor that the next one is late as well.
+so much time of the processor that the next one is late as well. With a patience of 1 nothing is said, and all is as kubeadm has it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ def timeouts(patience: float) -> dict[str, Any]:
     """kubeadm's own waiting times (its defaults in minutes, from apis/kubeadm/v1beta4/defaults.go)."""
     defaults = {"controlPlaneComponentHealthCheck": 4, "kubeletHealthCheck": 4, "kubernetesAPICall": 1, "etcdAPICall": 2}
     defaults |= {"tlsBootstrap": 5, "discovery": 5}
-    return {"timeouts": {name: seconds(minutes * 60, patience) for name, minutes in defaults.items()}}
+    return {"timeouts": {name: seconds(minutes * 60, patience) for name, minutes in defaults.items()}} if patience != 1 else {}
 
 
 def relax(init: dict[str, Any], cluster: dict[str, Any], kubelet: dict[str, Any], patience: float) -> None:
     """Change what `kubeadm init` is told, before it is written."""
+    if patience == 1:
+        return
     init |= timeouts(patience)
     init["patches"] = {"directory": PATCHES}
     # There is one control plane, and nobody else who could lead.
@@ -50,6 +52,7 @@ def patches(patience: float) -> dict[str, str]:
     return {
         f"{pod}+strategic.yaml": yaml.safe_dump({"spec": {"containers": [{"name": pod, **dict.fromkeys(probes, probe)}]}})
         for pod, probes in PROBES.items()
+        if patience != 1
     }
 
 

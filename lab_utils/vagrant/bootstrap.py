@@ -77,7 +77,7 @@ class Bootstrap:
             patience=self.patience,
         )
         with self.progress.step(f"kubeadm init on {cp.name}"):
-            for name, text in slow.patches(self.patience).items() if self.patience != 1 else ():
+            for name, text in slow.patches(self.patience).items():
                 cp.put(text.encode(), f"{slow.PATCHES}/{name}")
             self._kubeadm(cp, "init", config, "--skip-token-print")
             cp.run("mkdir -p /root/.kube && ln -sf /etc/kubernetes/admin.conf /root/.kube/config", check=True)

@@ -47,7 +47,7 @@ def test_where_everything_is_slow_nobody_is_ended_for_a_lease_that_was_renewed_l
 
 def test_where_everything_is_slow_kubelet_gives_the_control_plane_more_time_to_answer() -> None:
     usual, slowly = (documents(patience=factor) for factor in (1, 20))
-    assert "patches" not in usual["InitConfiguration"]
+    assert "patches" not in usual["InitConfiguration"] and not slow.patches(1)
     assert slowly["InitConfiguration"]["patches"] == {"directory": slow.PATCHES}
     patches = {name: yaml.safe_load(text)["spec"]["containers"][0] for name, text in slow.patches(20).items()}
     assert {name.removesuffix("+strategic.yaml") for name in patches} == set(slow.PROBES)

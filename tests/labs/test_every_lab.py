@@ -114,9 +114,12 @@ def stem(wrong: Wrong) -> str:
 
 
 def score_what_they_say(wrongs: list[Wrong], seen: dict[str, Score]) -> None:
-    wanted = {stem(wrong): {"score": wrong.score, **wrong.steps} for wrong in wrongs}
-    found = {stem(wrong): {step: seen[stem(wrong)].earned[step] for step in wrong.steps} for wrong in wrongs}
-    assert {name: {"score": seen[name].score, **steps} for name, steps in found.items()} == wanted
+    wanted, found = {}, {}
+    for wrong in wrongs:
+        name, score = stem(wrong), seen[stem(wrong)]
+        wanted[name] = {"score": wrong.score, **wrong.steps}
+        found[name] = {"score": score.score, **{step: score.earned[step] for step in wrong.steps}}
+    assert found == wanted
 
 
 @every_lab

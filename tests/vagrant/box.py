@@ -16,6 +16,7 @@ from lab_utils.artifacts.chroot import in_root
 from lab_utils.errors import ArtifactFailed, CommandFailed
 from lab_utils.progress import Progress
 from lab_utils.run import run
+from tests.v2.machine import EMULATED, KERNEL
 
 DISK_GB = 12  # of which only what is written takes room
 
@@ -31,8 +32,7 @@ MASKED += ["fstrim.timer", "systemd-networkd-wait-online.service", "man-db.timer
 
 # `maximum` is all that QEMU can emulate. cache=unsafe: these disks are thrown away, and emulated writes are slow enough.
 # The known key is not replaced, as that takes a minute here: nothing but this test reaches these machines.
-# tsc: where the clock is read from the HPET, every machine spends half its time on that (tests/v2/machine.py).
-VAGRANTFILE = """Vagrant.configure("2") do |config|
+VAGRANTFILE = f"""Vagrant.configure("2") do |config|
   config.ssh.insert_key = false
   config.vm.provider :libvirt do |machine|
     folder = File.dirname(File.expand_path(__FILE__))
@@ -41,7 +41,7 @@ VAGRANTFILE = """Vagrant.configure("2") do |config|
     machine.disk_driver cache: "unsafe"
     machine.kernel = File.join(folder, "vmlinuz")
     machine.initrd = File.join(folder, "initrd.img")
-    machine.cmd_line = "root=/dev/vda rw console=ttyS0,115200 net.ifnames=0 biosdevname=0 mitigations=off tsc=reliable clocksource=tsc"
+    machine.cmd_line = "{KERNEL} {EMULATED}"
   end
 end
 """
