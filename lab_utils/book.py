@@ -54,6 +54,9 @@ class Aloud:
     def note(self, what: str) -> None:
         pass
 
+    def now(self, what: str) -> None:
+        pass
+
 
 @contextmanager
 def a_cluster(offline: bool) -> Iterator[str]:

@@ -8,11 +8,16 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """A visible list of steps. `step` is entered while something is done; `note` says something beside it."""
+    """A visible list of steps. `step` is entered while something is done; `note` says something beside it, which stays.
+
+    `now` says how far long work has come; the next such word takes its place.
+    """
 
     def step(self, what: str) -> AbstractContextManager[None]: ...
 
     def note(self, what: str) -> None: ...
+
+    def now(self, what: str) -> None: ...
 
 
 class Silent:
@@ -23,4 +28,7 @@ class Silent:
         yield
 
     def note(self, what: str) -> None:
+        pass
+
+    def now(self, what: str) -> None:
         pass

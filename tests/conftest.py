@@ -54,6 +54,8 @@ class Said:
     def note(self, what: str) -> None:
         print(f"  {what}")
 
+    now = note
+
 
 @pytest.fixture(scope="session")
 def progress() -> Progress:

@@ -88,7 +88,7 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
     def line(text: str) -> None:
         said.append(text)
         if text.startswith(("Get:", "Unpacking", "Setting up", "I: ")):
-            progress.note(" ".join(text.split()[:4]))
+            progress.now(" ".join(text.split()[:4]))
 
     options = ['Acquire::Languages "none"', 'APT::Install-Recommends "false"']
     if shutil.which("mmdebstrap"):
@@ -117,7 +117,7 @@ def lists(debian: Path, suite: str, progress: Progress) -> Path:
     (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     sources = (debian / "root/etc/apt/sources.list").read_text()
     (folder / "sources.list").write_text(sources.replace(pinned().debian, suite))
-    progress.note(f"apt's lists of Debian {suite}")
+    progress.now(f"apt's lists of Debian {suite}")
     try:
         in_root(debian / "root", [*APT, "update", "-q"], binds={folder: "/mnt/apt", **_resolver()}, env=_proxies())
     except CommandFailed as problem:
@@ -158,7 +158,7 @@ def fetch_debs(debian: Path, wanted: Iterable[str], apt: Path, progress: Progres
 
     def line(text: str) -> None:
         if text.startswith("Get:"):
-            progress.note(" ".join(text.split()[:5]))
+            progress.now(" ".join(text.split()[:5]))
 
     try:
         in_root(debian / "root", argv, binds={folder: "/mnt/debs", apt: "/mnt/apt", **_resolver()}, env=_proxies(), on_line=line)

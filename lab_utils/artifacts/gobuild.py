@@ -91,7 +91,7 @@ def _go_build(programs: Sequence[Program], gomod: str, cgo: bool, tags: tuple[st
 
 
 class _Watch:
-    """Turns what `go build -v` says (one line a package, and one a download) into a note on progress."""
+    """Turns what `go build -v` says (one line a package, and one a download) into a word on how far it is."""
 
     def __init__(self, progress: Progress, names: str) -> None:
         self.progress, self.names = progress, names
@@ -108,7 +108,7 @@ class _Watch:
             self.lines.append(line)
         seconds = time.monotonic() - self.started
         done = f"{self.packages} packages compiled" if self.packages else f"{self.downloads} modules downloaded"
-        self.progress.note(f"building {self.names}: {done}, {seconds:.0f} s")
+        self.progress.now(f"{done} after {seconds:.0f} s: {self.names}")
 
     def last(self, count: int) -> list[str]:
         return self.lines[-count:]

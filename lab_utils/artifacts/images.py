@@ -123,11 +123,11 @@ def _build(images: Sequence[Image], progress: Progress) -> None:
         shared: list[LayerFile] = []
         userland = Layer()
         if any(image.base for image in images):
-            progress.note("the Debian layer")
+            progress.now("the Debian layer")
             _add_debs(userland, debs["debian"], folder)
             shared = [LayerFile(work / "debian.tar", userland.write(work / "debian.tar"), _said(debs["debian"]))]
         for image in images:
-            progress.note(image.name)
+            progress.now(image.name)
             watch = store.stopwatch()
             known = debs["debian"] if image.base else []
             own = _own_layers(image, [deb for deb in debs.get(image.key, []) if deb not in known], folder, userland, work)
@@ -160,7 +160,7 @@ def packages_for(images: Iterable[Image], progress: Progress) -> tuple[dict[str,
     suites = {image.key: image.suite or usual for image in images}
     lists["debian"], suites["debian"] = list(USERLAND), usual
     below = debian.base(progress)
-    progress.note("resolving Debian packages")
+    progress.now("resolving Debian packages")
     resolved: dict[str, list[Deb]] = {}
     folder = Path()
     for suite in sorted({suites[key] for key in lists}):

@@ -45,7 +45,7 @@ def image_store(progress: Progress) -> Path:
                     root,
                     ["/mnt/artifacts/import.sh", pinned().image("pause").name, *pairs],
                     binds=binds,
-                    on_line=lambda line: progress.note(line) if line.startswith("import ") else None,
+                    on_line=lambda line: progress.now(line) if line.startswith("import ") else None,
                 )
             except CommandFailed as problem:
                 raise ArtifactFailed(f"importing images failed:\n{problem.stdout}", "Run the command again") from None

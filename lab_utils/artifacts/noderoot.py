@@ -59,7 +59,7 @@ def _environment() -> dict[str, str]:
 def _provision(root: Path, binaries: Path, progress: Progress) -> None:
     folder = debian.provision_dir()
     for script in sorted(folder.glob("[0-9]*.sh")):
-        progress.note(script.name)
+        progress.now(script.name)
         try:
             binds = {binaries: "/mnt/bin", folder: "/mnt/provision"}
             in_root(root, [f"/mnt/provision/{script.name}"], binds=binds, env=_environment(), writable=True)

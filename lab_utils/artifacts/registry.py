@@ -108,7 +108,7 @@ class _Pull:
                     file.write(chunk)
                     digest.update(chunk)
                     done += len(chunk)
-                    self.progress.note(f"{self.full}: {done >> 20} of {size >> 20} MB")
+                    self.progress.now(f"{self.full}: {done >> 20} of {size >> 20} MB")
             if f"sha256:{digest.hexdigest()}" != blob["digest"]:
                 raise ArtifactFailed(f"{self.full}: a layer came with another checksum than promised")
             info = tarfile.TarInfo(_place(blob["digest"]))

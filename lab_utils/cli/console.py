@@ -13,6 +13,10 @@ import click
 
 if TYPE_CHECKING:
     from rich.status import Status
+    from rich.text import Text
+
+GLANCE = 0.3  # seconds that a word about long work stays in the moving line at least, so that it can be read
+HEARTBEAT = 30  # seconds of silence after which one is said where no line can move
 
 
 class Console:
@@ -26,6 +30,8 @@ class Console:
         self._lock = threading.Lock()
         self._active: list[str] = []
         self._status: Status | None = None
+        self._now = ""
+        self._changed = self._spoke = 0.0
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
@@ -42,11 +48,20 @@ class Console:
         with self._lock:
             self._say(f"   {what}")
 
+    def now(self, what: str) -> None:
+        with self._lock:
+            clock = time.monotonic()
+            if self._status and clock - self._changed > GLANCE:
+                self._now, self._changed = what, clock
+                self._status.update(self._title())
+            elif not self.live and clock - self._spoke > HEARTBEAT:
+                self._say(f"   {what}")
+
     def _begin(self, what: str) -> None:
         with self._lock:
             self._active.append(what)
             if not self.live:
-                click.echo(f" • {what} …", err=True)
+                self._say(f" • {what} …")
             elif self._status:
                 self._status.update(self._title())
             else:
@@ -58,6 +73,7 @@ class Console:
     def _end(self, what: str, mark: str, colour: str, took: str) -> None:
         with self._lock:
             self._active.remove(what)
+            self._now = ""
             if self._status and self._active:
                 self._status.update(self._title())
             elif self._status:
@@ -66,13 +82,19 @@ class Console:
             line = click.style(f" {mark}", fg=colour) + f" {what} " + click.style(took, dim=True)
             self._say(line if self.live else click.unstyle(line).rstrip())
 
-    def _title(self) -> str:
-        from rich.markup import escape
+    def _title(self) -> Text:
+        """One line: what does not fit is cut off, for a moving line that is wrapped leaves its other half behind."""
+        import shutil
 
-        return escape(" · ".join(self._active)) + " …"
+        from rich.text import Text
+
+        title = Text(" · ".join(self._active) + " …").append(f"  {self._now}" if self._now else "", style="dim")
+        title.truncate(shutil.get_terminal_size().columns - 4, overflow="ellipsis")
+        return title
 
     def _say(self, line: str) -> None:
         """Above the moving line, where there is one."""
+        self._spoke = time.monotonic()
         if self._status:
             from rich.text import Text
 

@@ -1,8 +1,8 @@
 """The one door to root: namespaces, mounts and control groups need it, and nothing else of `lab` does.
 
 As root, an operation is simply called. As a user, it runs in a second process behind sudo, which is told on its
-standard input what to do and answers line by line in JSON: {"step": …}, {"note": …}, {"done": …}, at last {"result": …}
-or {"error": …}. It writes below /var/lib and /var/cache only, never in a home.
+standard input what to do and answers line by line in JSON: {"step": …}, {"note": …}, {"now": …}, {"done": …}, at last
+{"result": …} or {"error": …}. It writes below /var/lib and /var/cache only, never in a home.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ def _converse(words: list[str], message: dict[str, Any], progress: Progress) -> 
                     steps.pop_all().close()
                 elif "note" in said:
                     progress.note(said["note"])
+                elif "now" in said:
+                    progress.now(said["now"])
                 elif "error" in said:
                     kind = getattr(errors, said["error"], LabError)
                     raise rebuilt(kind, said)
@@ -104,6 +106,9 @@ class Told:
 
     def note(self, what: str) -> None:
         _say(note=what)
+
+    def now(self, what: str) -> None:
+        _say(now=what)
 
 
 def _say(**words: Any) -> None:

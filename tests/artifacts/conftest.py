@@ -27,6 +27,8 @@ class Told:
     def note(self, what: str) -> None:
         self.lines.append(what)
 
+    now = note
+
     def __contains__(self, part: str) -> bool:
         return any(part in line for line in self.lines)
 

@@ -13,13 +13,15 @@ import pytest
 from lab_utils.cli.console import Console, table
 
 TWO_AT_ONCE = """
-import threading
+import threading, time
 from lab_utils.cli.console import Console
 console, both = Console(), threading.Barrier(2)
 def work(name):
     with console.step(name):
         both.wait()
         console.note(f"inside [{name}]")
+        console.now(f"far [{name}] " + "x" * 500)
+        time.sleep(0.5)
 threads = [threading.Thread(target=work, args=(name,)) for name in ("compile", "unpack [x]")]
 [thread.start() for thread in threads]; [thread.join() for thread in threads]
 """
@@ -34,6 +36,19 @@ def test_without_a_terminal_there_are_plain_lines(capsys: pytest.CaptureFixture[
     first, second, third = said.err.splitlines()
     assert (first, second) == (" • Booting the nodes …", "   cp first")
     assert third.startswith(" ✓ Booting the nodes (")
+
+
+def test_long_work_without_a_terminal_gives_a_sign_of_life_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console()
+    with console.step("build"):
+        for number in range(1000):
+            console.now(f"{number} packages")
+        assert capsys.readouterr().err == " • build …\n"
+        monkeypatch.setattr("lab_utils.cli.console.HEARTBEAT", 0)
+        console.now("1000 packages")
+    assert "   1000 packages\n" in capsys.readouterr().err
 
 
 def test_a_failed_step_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,8 +76,9 @@ def test_steps_of_several_threads_share_one_terminal() -> None:
     reader.join(10)
     os.close(leader)
     text = b"".join(pieces).decode()
-    for expected in ("✓", "compile", "unpack [x]", "inside [compile]", "inside [unpack [x]]"):
+    for expected in ("✓", "compile", "unpack [x]", "inside [compile]", "inside [unpack [x]]", "far ["):
         assert expected in text
+    assert "x" * 100 not in text, "what does not fit on the moving line is cut off"
     assert "Traceback" not in text
 
 

@@ -16,7 +16,8 @@ KERNEL = "root=/dev/vda rw console=ttyS0,115200 net.ifnames=0 biosdevname=0 miti
 
 # The kernel does not trust the emulated processors' time stamp counters ("TSCs unsynchronized") and reads the clock from the HPET: a
 # system call and a device access each time, and Go asks for the time all the time. All of them count the host's ticks, so they agree.
-EMULATED = "tsc=reliable clocksource=tsc"
+# no5lvl: each look into the page tables is emulated as well, and four levels of them are enough for 5 GB.
+EMULATED = "tsc=reliable clocksource=tsc no5lvl"
 
 
 def boot(guest: Guest, console: Path, on_line: Callable[[str], object], *, accelerator: str = "tcg", bare: bool = False) -> int:
