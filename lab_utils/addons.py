@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lab_utils import artifacts
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
+from lab_utils.imagepull import archive, pull
 from lab_utils.network_policy import engine_of
 from lab_utils.network_policy import install as install_engine
 from lab_utils.progress import Progress
-from lab_utils.providers import provider
 
 PROVISIONER = "rancher.io/local-path"
 
@@ -40,7 +39,7 @@ def give(
     if network_policy and engine_of(cluster) != network_policy:
         install_engine(cluster, network_policy, progress)
     for name in (missing := sorted(set(wanted) - images_on_every_node(cluster)) if wanted else []):
-        provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
+        pull(cluster, name, progress)
     options = cluster.record.options
     given = {
         "metrics_server": metrics or bool(options.get("metrics_server")),
@@ -58,13 +57,12 @@ def fetch(progress: Progress, *, metrics: bool = False, storage: bool = False, i
     """Make or download what `give` would need, without giving it: on a new machine that takes minutes."""
     asked = {"metrics-server": metrics, "local-path-provisioner": storage, "contour": ingress, "envoy": ingress}
     for name in [*(name for name, wanted in asked.items() if wanted), *images]:
-        artifacts.image(name, progress)
+        archive(name, progress)
 
 
 def install_metrics_server(cluster: Cluster, progress: Progress) -> None:
     """`kubectl top` and the HorizontalPodAutoscaler need it."""
-    archive = artifacts.image("metrics-server", progress)
-    provider(cluster.provider).load(cluster.record, archive, progress)
+    pull(cluster, "metrics-server", progress)
     with progress.step("Installing metrics-server"):
         cluster.apply(manifest("metrics-server", METRICS_SERVER=pinned().image("metrics-server").name))
         cluster.wait("deployment/metrics-server condition=Available -n kube-system", timeout=180)
@@ -72,8 +70,7 @@ def install_metrics_server(cluster: Cluster, progress: Progress) -> None:
 
 def install_local_path_provisioner(cluster: Cluster, progress: Progress) -> None:
     """The StorageClass `local-path`: a claim gets a folder on the node where its first Pod comes to run."""
-    archive = artifacts.image("local-path-provisioner", progress)
-    provider(cluster.provider).load(cluster.record, archive, progress)
+    pull(cluster, "local-path-provisioner", progress)
     with progress.step("Installing local-path-provisioner"):
         images = {"LOCAL_PATH_PROVISIONER": pinned().image("local-path-provisioner").name, "BUSYBOX": pinned().image("busybox").name}
         cluster.apply(manifest("local-path-provisioner", **images))
@@ -83,7 +80,7 @@ def install_local_path_provisioner(cluster: Cluster, progress: Progress) -> None
 def install_contour(cluster: Cluster, progress: Progress) -> None:
     """Contour writes, an Envoy on each worker carries: Ingresses of the class `contour`, and Gateway API."""
     for name in ("contour", "envoy"):
-        provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
+        pull(cluster, name, progress)
     with progress.step("Installing Contour"):
         for name in ("gateway-api", "contour-crds"):
             cluster.apply(manifest(name))

@@ -9,13 +9,12 @@ Each is a DaemonSet in kube-system with the label kubernetes-inside-out/engine. 
 
 from __future__ import annotations
 
-from lab_utils import artifacts
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
 from lab_utils.errors import BadInput, HostLacks
+from lab_utils.imagepull import pull
 from lab_utils.progress import Progress
-from lab_utils.providers import provider
 
 # Whose DaemonSets keep NetworkPolicies, among those that come with other people's clusters.
 OTHERS = frozenset({"antrea-agent", "aws-node", "azure-npm", "calico-node", "canal", "cilium", "kindnet", "weave-net"})
@@ -51,7 +50,7 @@ def install(cluster: Cluster, engine: str, progress: Progress) -> None:
             "Choose another engine: own or kube-router",
         )
     name = ENGINES[engine]
-    provider(cluster.provider).load(cluster.record, artifacts.image(name, progress), progress)
+    pull(cluster, name, progress)
     image = pinned().image(name).name
     with progress.step(f"Installing {name}, which keeps NetworkPolicies"):
         if engine == "own":

@@ -237,6 +237,13 @@ def load(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     return {"images": sorted(_image_names(known, known.control_plane) - before)}
 
 
+def image(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """One image that not every cluster needs, pulled or built into the cache."""
+    from lab_utils import artifacts
+
+    return {"archive": str(artifacts.image(request["name"], progress))}
+
+
 def describe(known: State, kubeconfig: str) -> dict[str, Any]:
     """What the user's side writes into its record."""
     nodes = [
@@ -357,6 +364,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
     "down": down,
     "status": status,
     "load": load,
+    "image": image,
     "fence": fence,
     "kernel_lacks": lambda request, progress: {"lacks": kernel_lacks()},
 }

@@ -21,6 +21,7 @@ from lab_utils.errors import Unhealthy
 from lab_utils.kind import docker
 from lab_utils.kind.settings import why_kind_failed
 from lab_utils.progress import Progress
+from lab_utils.providers.common import cached_images
 from lab_utils.run import Result, end_group, follow, run
 
 # What flannel's configuration calls; kind's own images hold all but the first.
@@ -145,17 +146,9 @@ def name_nodes(nodes: Sequence[Node]) -> None:
 
 
 def load_cached_images(record: ClusterRecord, node: Node, progress: Progress) -> None:
-    """Images that lie in this machine's cache need no registry. All others are pulled by the nodes when a Pod asks for them."""
-    from lab_utils.artifacts import images
-
-    there = image_names(node)
-    wanted = [image for image in images.core() if image.name not in there and image.key not in IN_EVERY_NODE_IMAGE]
-    cached = {image: place / f"{image.key}.tar" for image in wanted if (place := images.find(image, progress))}
-    for image, archive in cached.items():
-        with progress.step(f"Loading {image.name}"):
+    for image, archive in cached_images(image_names(node), progress, but=IN_EVERY_NODE_IMAGE).items():
+        with progress.step(f"Loading {image}"):
             load(record, archive)
-    if lacking := [image.name for image in wanted if image.own and image not in cached]:
-        progress.note(f"{', '.join(lacking)}: no registry has these, and they can be built on Linux alone (sudo lab prepare)")
 
 
 def load(record: ClusterRecord, archive: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +63,18 @@ def ready_nodes(record: ClusterRecord) -> dict[str, bool]:
         item["metadata"]["name"]: any(c["type"] == "Ready" and c["status"] == "True" for c in item["status"].get("conditions", []))
         for item in json.loads(done.stdout)["items"]
     }
+
+
+def cached_images(there: Container[str], progress: Progress, but: Container[str] = ()) -> dict[str, Path]:
+    """Images that every cluster should have, that a node lacks, and that lie in this machine's cache: they need no registry then. All
+    others are pulled by the nodes when a Pod asks for them. `but`: keys of those that nobody will ask for."""
+    from lab_utils.artifacts import images
+
+    wanted = [image for image in images.core() if image.name not in there and image.key not in but]
+    found = {image.name: place / f"{image.key}.tar" for image in wanted if (place := images.find(image, progress))}
+    if lacking := [image.name for image in wanted if image.own and image.name not in found]:
+        progress.note(f"{', '.join(lacking)}: no registry has these, and they can be built on Linux alone (sudo lab prepare)")
+    return found
 
 
 def cluster_keys(folder: Path) -> dict[str, str]:
