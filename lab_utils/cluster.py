@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -112,6 +113,7 @@ class Node(ABC):
         self.name = record.name
         self.ip = record.ip
         self.role = record.role
+        self.patience = record.patience
 
     @abstractmethod
     def run(self, cmd: str | Sequence[str], *, timeout: float = 60, input: str | bytes | None = None, check: bool = False) -> Result:
@@ -213,7 +215,10 @@ class Cluster:
         return AppsV1Api(self.client)
 
     def kubectl(self, *words: str, input: str | None = None, check: bool = True, timeout: float = 120) -> Result:
+        """kubectl, with the rights of an administrator. Both deadlines are as patient as the cluster's nodes need it: ours, and the one
+        that kubectl is given (`--timeout=60s` of wait, rollout status and delete)."""
         timeout *= self.patience
+        words = patiently(words, self.patience)
         return run([self.record.kubectl, "--kubeconfig", self.kubeconfig, *words], input=input, check=check, timeout=timeout)
 
     def get(self, *words: str) -> Any:
@@ -238,7 +243,7 @@ class Cluster:
         limit = timeout * self.patience
         if isinstance(what, str):
             target, condition, *rest = what.split()
-            done = self.kubectl("wait", target, f"--for={condition}", f"--timeout={limit:g}s", *rest, check=False, timeout=timeout + 10)
+            done = self.kubectl("wait", target, f"--for={condition}", f"--timeout={timeout:g}s", *rest, check=False, timeout=timeout + 10)
             if not done.ok:
                 raise Unhealthy(why or f"{target} did not reach {condition} within {limit:g} s: {done.stderr.strip()}")
             return done
@@ -257,6 +262,16 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"<cluster {self.name} ({self.provider}): {', '.join(n.name for n in self.nodes)}>"
+
+
+def patiently(words: Sequence[str], factor: float) -> tuple[str, ...]:
+    """kubectl's words with its deadline that many times later. What follows `--` is another program's."""
+    if factor == 1:
+        return tuple(words)
+    own = list(words).index("--") if "--" in words else len(words)
+    said = [re.fullmatch(r"(--(?:request-)?timeout=)(\d+(?:\.\d+)?)(s|m)", word) for word in words[:own]]
+    later = [f"{one[1]}{float(one[2]) * factor:g}{one[3]}" if one else word for one, word in zip(said, words, strict=False)]
+    return (*later, *words[own:])
 
 
 def manifest_text(manifest: str | Path | dict[str, Any] | Sequence[dict[str, Any]]) -> str:

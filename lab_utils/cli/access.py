@@ -72,7 +72,7 @@ def ssh_command(record: ClusterRecord, node: NodeRecord, words: list[str]) -> li
         "UserKnownHostsFile": str(record.folder / "known_hosts"),
         "StrictHostKeyChecking": "yes" if access.get("host_key") else "no",
         "LogLevel": "ERROR",
-        "ConnectTimeout": "10",
+        "ConnectTimeout": f"{10 * node.patience:.0f}",
     }
     flags = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     place = ["-p", str(access.get("port", 22)), "-l", access.get("user", "root"), access.get("address", node.ip)]

@@ -119,9 +119,9 @@ def service_chain(table: Table, service: str, node: str) -> str:
     )
 
 
-def _when_written(node: Node, service: str, patience: float = 15) -> Table:
+def _when_written(node: Node, service: str, seconds: float = 15) -> Table:
     """kube-proxy needs a moment after endpoints become ready; do not break a chain that it is about to rewrite."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + seconds * node.patience
     before: Table = {}
     while True:
         table = read_nat(node)

@@ -166,7 +166,7 @@ class ClusterArena:
             clean(lab)
             if left := leftovers(lab):
                 return [f"{name} is left" for name in left]
-            deadline = time.monotonic() + SETTLE_SECONDS
+            deadline = time.monotonic() + SETTLE_SECONDS * self.cluster.patience
             while (told := differences(self.baseline, look(self.cluster))) and time.monotonic() < deadline:
                 if all(line.endswith("is new") for line in told):
                     break  # what is new does not go by itself; what is broken may heal
@@ -185,7 +185,7 @@ class ClusterArena:
         access.fence(self.cluster, True)  # which a reset takes down
         lab.cluster = self.cluster
         # A cluster made anew is the new measure: its provider may build it a little differently than it once did.
-        deadline = time.monotonic() + SETTLE_SECONDS
+        deadline = time.monotonic() + SETTLE_SECONDS * self.cluster.patience
         while not well(now := look(self.cluster)) and time.monotonic() < deadline:
             time.sleep(2)
         self.baseline = now

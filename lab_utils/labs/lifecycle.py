@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lab_utils.checks import CheckSet
 
 PREPARED = "kubernetes-inside-out/prepared"
-PATIENCE = 45  # seconds that a namespace may take to end by itself before finalizers are taken off its objects
+NAMESPACE_SECONDS = 45  # seconds that a namespace may take to end by itself before finalizers are taken off its objects
 
 
 def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = None) -> list[str]:
@@ -159,7 +159,7 @@ def _clean(lab: Workspace) -> None:
     if owned := _cluster_wide(lab):
         cluster.kubectl("delete", *owned, "--wait=false", "--ignore-not-found")
     for name in names:
-        if not _ends(cluster, name, PATIENCE):
+        if not _ends(cluster, name, NAMESPACE_SECONDS):
             _take_off_finalizers(cluster, name)
             if not _ends(cluster, name, 60):
                 raise Unhealthy(f"the namespace {name} does not end", f"See `kubectl describe namespace {name}`")
@@ -191,8 +191,8 @@ def _cluster_wide(lab: Workspace) -> list[str]:
     return lab.cluster.kubectl("get", ",".join(kinds), "-l", f"{LABEL}={lab.name}", "-o", "name").stdout.split()
 
 
-def _ends(cluster: Cluster, namespace: str, patience: float) -> bool:
-    deadline = time.monotonic() + patience
+def _ends(cluster: Cluster, namespace: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds * cluster.patience
     while time.monotonic() < deadline:
         if not cluster.kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "name").stdout.strip():
             return True

@@ -100,9 +100,9 @@ class Workspace:
 
     def http(self, url: str, *, origin: str = "cp", timeout: float = 3) -> Result:
         """Fetch a URL from a node with curl; stdout is the body. Code 7 is "refused", 28 is "no answer in time"."""
-        return self.node(origin).run(
-            ["curl", "--silent", "--show-error", "--fail", "--max-time", f"{timeout:g}", url], timeout=timeout + 10
-        )
+        node = self.node(origin)
+        limit = f"{timeout * node.patience:g}"
+        return node.run(["curl", "--silent", "--show-error", "--fail", "--max-time", limit, url], timeout=timeout + 10)
 
     def fill(self, text: str) -> str:
         """Put parameters in the places of a text: $port, ${name}. $$ is a dollar sign."""

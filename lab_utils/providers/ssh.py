@@ -34,7 +34,6 @@ class SshNode(FilesByCommands):
     def __init__(self, record: NodeRecord) -> None:
         super().__init__(record)
         self.access = record.access
-        self.patience = record.patience
         self._client: paramiko.SSHClient | None = None
         self._lock = threading.Lock()
 

@@ -124,12 +124,12 @@ def shares(story: Trace) -> dict[str, Fraction]:
 
 
 def pod_asks(lab: Workspace, pod: str, url: str, times: int) -> list[str]:
-    loop = f"for i in $(seq {times}); do timeout 2 wget -qO- http://{url} 2>/dev/null; echo; done"
+    loop = f"for i in $(seq {times}); do timeout {2 * lab.cluster.patience:g} wget -qO- http://{url} 2>/dev/null; echo; done"
     return lab.run_in(pod, loop, timeout=30 + 3 * times).stdout.splitlines()
 
 
 def node_asks(node: Node, url: str, times: int) -> list[str]:
-    loop = f"for i in $(seq {times}); do curl -sf --max-time 2 http://{url}; echo; done"
+    loop = f"for i in $(seq {times}); do curl -sf --max-time {2 * node.patience:g} http://{url}; echo; done"
     return node.run(loop, timeout=30 + 3 * times).stdout.splitlines()
 
 

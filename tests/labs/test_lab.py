@@ -123,7 +123,7 @@ def test_a_namespace_of_somebody_else_is_not_taken(files: LabFiles, cluster: Clu
 
 
 def test_a_finalizer_that_nobody_serves_does_not_keep_the_lab(files: LabFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lab_utils.labs.lifecycle.PATIENCE", 3)
+    monkeypatch.setattr("lab_utils.labs.lifecycle.NAMESPACE_SECONDS", 3)
     lab = Lab("99")
     lab.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stuck", "finalizers": ["example.com/never"]}})
     lab.reset()

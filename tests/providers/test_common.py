@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from lab_utils.cluster import patiently
 from lab_utils.errors import BadInput
 from lab_utils.providers import ClusterSpec
 from lab_utils.providers.common import as_it_is
@@ -31,3 +32,18 @@ def test_whoever_only_starts_it_again_need_not_say_how_it_was_made() -> None:
     assert as_it_is(ClusterSpec("lab", storage=True), ORDINARY) == ClusterSpec("lab", storage=True)
     assert as_it_is(ClusterSpec("lab"), KEPT) == ClusterSpec("lab")
     assert as_it_is(ClusterSpec("lab", network_policy="own"), ORDINARY).network_policy == "own", "an engine may come later"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (("wait", "pod/web", "--timeout=90s"), ("wait", "pod/web", "--timeout=1800s")),
+        (("get", "nodes", "--request-timeout=2.5s"), ("get", "nodes", "--request-timeout=50s")),
+        (("rollout", "status", "--timeout=3m"), ("rollout", "status", "--timeout=60m")),
+        (("exec", "web", "--", "curl", "--timeout=5s"), ("exec", "web", "--", "curl", "--timeout=5s")),
+        (("wait", "--timeout=soon"), ("wait", "--timeout=soon")),
+    ],
+)
+def test_kubectls_own_deadline_is_as_patient_as_ours(said: tuple[str, ...], meant: tuple[str, ...]) -> None:
+    assert patiently(said, 20) == meant
+    assert patiently(said, 1) == said
