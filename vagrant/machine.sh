@@ -17,6 +17,19 @@ if [ -n "$KIO_KUBERNETES" ]; then
     [ "$found" = "$KIO_KUBERNETES" ] || fail "the box holds Kubernetes $found, and the course's is $KIO_KUBERNETES: package a new box"
 fi
 
+# Two machines of one packaged box must not have one machine-id, by which journals and DHCP servers tell machines apart. A box remembers
+# on which machine it was made; product_uuid is each machine's own.
+uuid=$(cat /sys/class/dmi/id/product_uuid 2>/dev/null || true)
+made_on=$(cat /usr/local/share/kubernetes-inside-out/machine 2>/dev/null || true)
+if [ -n "$made_on" ] && [ "$made_on" != "$uuid" ]; then
+    rm -f /etc/machine-id /var/lib/dbus/machine-id
+    systemd-machine-id-setup
+    ln -s /etc/machine-id /var/lib/dbus/machine-id
+    systemctl restart systemd-journald
+fi
+mkdir -p /usr/local/share/kubernetes-inside-out
+echo "$uuid" > /usr/local/share/kubernetes-inside-out/machine
+
 # Vagrant lets a machine's own name mean 127.0.1.1 or 127.0.2.1, which no other node can reach.
 sed -i -E '/^127\.0\.[12]\.1[[:space:]]/d; /# kio$/d' /etc/hosts
 tr ';' '\n' <<<"$KIO_HOSTS" | sed 's/$/ # kio/' >> /etc/hosts

@@ -35,7 +35,7 @@ name_option = click.option(
 @click.option(
     "--provider", "provider_name", default=None, help="embedded, vagrant, kind or kubeconfig. [default: the best that can run here]"
 )
-@click.option("--workers", type=click.IntRange(0, 5), default=2, show_default=True, help="Nodes beside the control plane.")
+@click.option("--workers", type=click.IntRange(0, 5), default=None, help="Nodes beside the control plane. [default: 2; those that it has]")
 @click.option(
     "--proxy-mode",
     type=click.Choice(["iptables", "nftables"]),
@@ -62,7 +62,7 @@ name_option = click.option(
 def up(
     name: str | None,
     provider_name: str | None,
-    workers: int,
+    workers: int | None,
     proxy_mode: str,
     metrics_server: bool,
     network_policy: str | None,
@@ -78,7 +78,8 @@ def up(
     from lab_utils.providers import ClusterSpec, choose, provider
 
     name = name or DEFAULT_NAME
-    existing = load_record(name).provider if name in known_clusters() else None
+    known = load_record(name) if name in known_clusters() else None
+    existing = known.provider if known else None
     if existing and provider_name not in (None, existing):
         raise BadInput(
             f"cluster {name!r} exists on provider {existing!r}", f"Remove it first (`lab down --name {name}`), or give yours another --name"
@@ -98,6 +99,10 @@ def up(
         raise BadInput(
             "--bare and --network-policy were both given", "On bare nodes there is nothing yet that an engine could watch: use one"
         )
+    if workers is None and known and known.nodes:
+        workers = len(known.nodes) - 1
+    if workers is None:  # vagrant's settings file has a number of its own
+        workers = getattr(chosen, "usual_workers", lambda: ClusterSpec.workers)()
     spec = ClusterSpec(name, workers, proxy_mode, metrics_server, bare, guarded)
     spec = replace(
         spec, network_policy=network_policy or "", ports=ports, kubeconfig=kubeconfig, context=context, node_access=node_access or ""

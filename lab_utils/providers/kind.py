@@ -147,6 +147,8 @@ class Kind:
 
     def reset(self, name: str, progress: Progress) -> Cluster:
         """Deleted and made anew: containers have no snapshots that hold /var, which is where all of Kubernetes' state is."""
+        docker.need_kind()
+        docker.daemon()
         record = load_record(name)
         with locked(name, progress):
             if record.state != "up":

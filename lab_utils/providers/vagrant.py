@@ -17,7 +17,7 @@ from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_
 from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, locked, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, cached_images, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 from lab_utils.vagrant import hypervisors, leftovers, machines, settings
 from lab_utils.vagrant.bootstrap import Bootstrap, each
@@ -40,6 +40,10 @@ class Vagrant:
         if "virtualbox" in usable and hypervisors.kvm_has_the_processor():
             which += "; KVM is loaded and may keep VirtualBox from starting machines"
         return Usability(self.name, True, which)
+
+    def usual_workers(self) -> int:
+        """How many are meant where nobody says it on the command line."""
+        return read_settings().workers
 
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         machines.need_vagrant()
@@ -69,6 +73,8 @@ class Vagrant:
             made.remember()
             record = self._boot(record, made, progress)
             nodes = [self.node(record, each) for each in record.nodes]
+            for archive in cached_images(_images(nodes[0]), progress).values():
+                self.load(record, archive, progress)
             if not spec.bare:
                 Bootstrap(record, nodes, record.options["patience"], progress).init()
             record = self._snapshot(record, made, progress)
@@ -101,7 +107,8 @@ class Vagrant:
             with progress.step("A snapshot of every machine for `lab reset`"):
                 for node in record.nodes:
                     made.save(node.name, progress)
-        except machines.SnapshotsMissing as error:
+        except machines.VagrantFailed as error:
+            # No reason to lose a cluster that works. Some have none by design, and libvirt has none of machines with UEFI (arm64).
             progress.note(f"{error.what}; `lab reset` will run kubeadm anew instead")
             return record.but(options={**record.options, "snapshots": False})
         return record.but(options={**record.options, "snapshots": True})
@@ -114,11 +121,8 @@ class Vagrant:
             raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
         spec = as_it_is(spec, record.options)
         made = _machines(record)
-        stopped = [name for name, state in made.states().items() if state != "running"]
         since = time.time()
-        for name in stopped:
-            with progress.step(f"Booting {name} ({made.provider})"):
-                made.up(name, progress, provision=False)
+        stopped = self._boot_stopped(record, made, progress)
         options = record.options
         added = {
             "metrics_server": spec.metrics_server or options["metrics_server"],
@@ -132,6 +136,20 @@ class Vagrant:
         if stopped and not options["bare"]:
             Bootstrap(record, cluster.nodes, options["patience"], progress).wait(since)
         return with_addons(cluster, progress)
+
+    def _boot_stopped(self, record: ClusterRecord, made: Machines, progress: Progress) -> list[str]:
+        """Start the machines that do not run; their names."""
+        states = made.states()
+        if gone := [node.name for node in record.nodes if states.get(node.name, "not_created") == "not_created"]:
+            raise NoSuchCluster(
+                f"cluster {record.name!r} has lost its machines {', '.join(gone)}",
+                f"Make it anew: lab down --name {record.name}; lab up --name {record.name}",
+            )
+        stopped = [name for name, state in states.items() if state != "running"]
+        for name in stopped:
+            with progress.step(f"Booting {name} ({made.provider})"):
+                made.up(name, progress, provision=False)
+        return stopped
 
     def down(self, name: str, progress: Progress) -> None:
         with locked(name, progress):
@@ -149,7 +167,7 @@ class Vagrant:
             problem = error
         for found in leftovers.sweep(record.name, made.provider, record.options.get("networks_before", [])):
             progress.note(f"removed {found}, which Vagrant had forgotten")
-        if problem and made.provider != "libvirt":  # there, the sweep has done all that Vagrant could not
+        if problem and not (made.provider == "libvirt" and leftovers.answers()):  # there, the sweep has done all that Vagrant could not
             raise problem
         if made.provider == "libvirt" and (box := record.options.get("box")):
             leftovers.forget_box(box, record.options["pools_before"])
@@ -165,6 +183,8 @@ class Vagrant:
             made = _machines(record)
             nodes = [self.node(record, each) for each in record.nodes]
             work = Bootstrap(record, nodes, record.options["patience"], progress)
+            # Restoring starts no networks, which a host that was restarted may have stopped, and `kubeadm reset` wants a machine that runs.
+            self._boot_stopped(record, made, progress)
             if record.options["snapshots"]:
                 with progress.step("Bringing every machine back to its snapshot"):
                     for node in record.nodes:
@@ -237,6 +257,7 @@ def _ours(name: str) -> ClusterRecord | None:
 
 
 def _images(node: Node) -> set[str]:
+    """Full names, as containerd keeps them."""
     return set(node.run(["ctr", "-n", "k8s.io", "images", "list", "-q"], check=True).stdout.split())
 
 

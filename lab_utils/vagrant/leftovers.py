@@ -19,6 +19,11 @@ MANAGEMENT = "vagrant-libvirt"  # the network by which Vagrant reaches all of it
 SECONDS = 60  # a libvirtd that hangs must not keep `down` from going on
 
 
+def answers() -> bool:
+    """Whether libvirt can be asked. An empty list from one that cannot be reached would read as "nothing is left"."""
+    return bool(shutil.which("virsh")) and _virsh("list", "--all", "--name").ok
+
+
 def machine_prefix(cluster: str) -> str:
     return f"kio-{cluster}-"
 

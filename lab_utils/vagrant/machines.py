@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab_utils.errors import HostLacks, LabError
 from lab_utils.paths import repo_dir
 from lab_utils.progress import Progress, Silent
-from lab_utils.run import follow
+from lab_utils.run import end_group, follow
 from lab_utils.vagrant import says
 from lab_utils.vagrant.says import Line
 
 SNAPSHOT = "pristine"
 LOCK_SECONDS = 180  # for another `vagrant` to tidy up
+TIDY_SECONDS = 60  # for ours, after a Ctrl-C
 
 
 class VagrantFailed(LabError):
     """A machine could not be made, started or reached. The log holds all that Vagrant said."""
-
-
-class SnapshotsMissing(LabError):
-    """This VM provider, or its plugin, keeps no snapshots."""
 
 
 @dataclass
@@ -117,16 +117,24 @@ class Machines:
                 if note := says.worth_showing(found):
                     progress.note(note)
 
-            code = follow([*_with_us(), "vagrant", *words, "--machine-readable"], on_line, env=self.environment)
+            code = follow([*_with_us(), "vagrant", *words, "--machine-readable"], on_line, env=self.environment, end=_interrupt)
         return code, said, raw
 
     def _failure(self, problem: str, said: list[Line], raw: list[str]) -> LabError:
-        if any(one.kind == "error-exit" and one.data[0].endswith(("SnapshotNotSupported", "SnapshotCreationError")) for one in said):
-            return SnapshotsMissing(f"{self.provider} keeps no snapshots here: {says.last_words(said)}")
         known = says.trouble(said, "\n".join(raw))
         if known:
             return VagrantFailed(f"{problem}: {known.what}", known.mend)
-        return VagrantFailed(f"{problem}: {says.last_words(said)}", f"All that was said is in {self.log}")
+        return VagrantFailed(f"{problem}: {says.last_words(said, raw)}", f"All that was said is in the file {self.log.name}")
+
+
+def _interrupt(group: int) -> None:
+    """Vagrant takes back a machine that it is making when it is interrupted, and knows best how: it has a minute for that."""
+    deadline = time.monotonic() + TIDY_SECONDS
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.killpg(group, signal.SIGINT)
+        while os.waitpid(group, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    end_group(group)
 
 
 def _with_us() -> list[str]:

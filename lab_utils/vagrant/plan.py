@@ -99,11 +99,13 @@ def check_box(made: Machines, box: str, architecture: str) -> None:
     """A box of another architecture boots nowhere, and takes ten minutes to say so."""
     if Path(box).is_file():
         return
-    for one in made.boxes():
-        if one.name == box and one.provider == made.provider and one.architecture not in ("", "unknown", architecture):
-            raise BadInput(
-                f"the box {box} is for {one.architecture}, and this host is {architecture}", f"Name one for {architecture} in the settings"
-            )
+    there = {one.architecture for one in made.boxes() if one.name == box and one.provider == made.provider}
+    # Many boxes do not say which they are for; Vagrant then says n/a, or nothing where it is older than 2.4.
+    if there and not there & {"", "n/a", "unknown", architecture}:
+        raise BadInput(
+            f"the box {box} is for {', '.join(sorted(there))}, and this host is {architecture}",
+            f"Name one for {architecture} in the settings",
+        )
 
 
 def check_room(megabytes: int) -> None:

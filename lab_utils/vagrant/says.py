@@ -151,20 +151,27 @@ KNOWN: Sequence[tuple[str, Trouble]] = (
 def trouble(said: Iterable[Line], raw: str = "") -> Trouble | None:
     """What went wrong, when it is something that people meet often."""
     text = "\n".join([*(one.text or " ".join(one.data) for one in said), raw])
-    own = re.search(r"^kio: (.+)$", text, re.MULTILINE)  # vagrant/machine.sh found it out
+    # vagrant/machine.sh found it out; Vagrant puts the machine's name before what it says.
+    own = re.search(r"^\s*(?:==> )?(?:[\w-]+: )?kio: (.+)$", text, re.MULTILINE)
     if own:
         what, _, mend = own.group(1).partition(": ")
         return Trouble(what, mend[:1].upper() + mend[1:])
     return next((meaning for pattern, meaning in KNOWN if re.search(pattern, text, re.IGNORECASE)), None)
 
 
-def last_words(said: Sequence[Line]) -> str:
-    """One line of an error that we do not know: Vagrant's own `error-exit`, without its advice."""
+# Ruby's words for an error that nobody caught: `file.rb:12:in 'name': what it is (Libvirt::Error)`
+UNCAUGHT = re.compile(r"^.*?:\d+:in .+?: (.+ \(\w+(?:::\w+)+\))$")
+
+
+def last_words(said: Sequence[Line], raw: Sequence[str] = ()) -> str:
+    """One line of an error that we do not know: Vagrant's own `error-exit`, without its advice; or what Ruby said of one, in `raw`."""
     for one in reversed(said):
         if one.kind == "error-exit" and len(one.data) > 1:
             return " ".join(one.data[1].split())[:400]
     errors = [one.text for one in said if one.level == "error"]
-    return " ".join(errors[-1].split())[:400] if errors else "it said nothing"
+    if errors:
+        return " ".join(errors[-1].split())[:400]
+    return next((found[1][:400] for text in raw if (found := UNCAUGHT.match(text))), "it said nothing")
 
 
 def tail(said: Sequence[Line], count: int = 8) -> list[str]:

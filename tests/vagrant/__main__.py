@@ -3,7 +3,7 @@
 python -m tests.vagrant          build the box, make a cluster of it, tell what it found, remove everything
 python -m tests.vagrant --keep   leave the folder, and say where: logs, reports and the box are in it
 python -m tests.vagrant --box F  take a box that an earlier run with --keep has built
-python -m tests.vagrant --bare   only machines on which nothing of Kubernetes runs (`lab up --bare`), in a third of the time
+python -m tests.vagrant --bare   only machines on which nothing of Kubernetes runs (`lab up --bare`) and lab 01, in half the time
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 
+from lab_utils import artifacts
 from lab_utils.cli.console import Console
 from lab_utils.errors import HostLacks, LabError
 from lab_utils.run import run
@@ -75,7 +76,7 @@ def prove(folder: Path, ready: Path | None, bare: bool) -> int:
     check_host(folder)
     click.echo(
         "A box is built from Debian packages by vagrant/provision/*.sh, and virtual machines are made of it.\n"
-        f"Without KVM they are emulated: it takes 30 to 60 minutes, two processors, {MEMORY} GB of memory and up to {SPACE} GB below\n"
+        f"Without KVM they are emulated: it takes an hour, two processors, {MEMORY} GB of memory and up to {SPACE} GB below\n"
         f"{folder.parent}; all of it is given back at the end."
     )
     before = host()
@@ -83,6 +84,7 @@ def prove(folder: Path, ready: Path | None, bare: bool) -> int:
         (folder / "node.box").hardlink_to(ready)
     else:
         box.make(folder, Console())
+    artifacts.image("metrics-server", Console())  # is loaded later, from where nothing can be fetched
     verdict = Verdict()
     code = follow(folder, verdict, bare)
     if not verdict.finished:

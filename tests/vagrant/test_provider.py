@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,10 +14,11 @@ import yaml
 
 from lab_utils.cluster import ClusterRecord, NodeRecord
 from lab_utils.embedded import kubeadm
-from lab_utils.errors import BadInput, HostLacks
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec
 from lab_utils.providers.vagrant import PROVIDER
+from lab_utils.vagrant import machines
 from lab_utils.vagrant.bootstrap import silent
 from lab_utils.vagrant.machines import Machines
 from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings
@@ -75,16 +79,88 @@ def test_the_more_patient_of_setting_and_environment_counts(monkeypatch: pytest.
     assert plan(ClusterSpec("lab"), Settings(patience=8), "virtualbox", "course").options["patience"] == 8
 
 
+def program(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Programs of these names that do what their script says; nothing else but the system's own is on PATH."""
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def box_list(*architectures: str) -> str:
+    said = [("box-name,course", "box-provider,virtualbox", "box-version,1.0", f"box-architecture,{one}") for one in architectures]
+    return "\n".join(f"echo 1795262361,,{line}" for box in said for line in box)
+
+
 def test_a_box_of_another_architecture_is_refused(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = own_state / "vagrant"
-    said = ("box-name,course", "box-provider,virtualbox", "box-version,1.0", "box-architecture,arm64")
-    program.write_text("#!/bin/sh\n" + "".join(f"echo 1795262361,,{line}\n" for line in said))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{own_state}:/usr/bin:/bin")
-    machines = Machines(own_state / "vagrant-folder", "virtualbox")
+    found = Machines(own_state / "vagrant-folder", "virtualbox")
+    program(own_state, monkeypatch, vagrant=box_list("arm64"))
     with pytest.raises(BadInput, match="the box course is for arm64, and this host is amd64"):
-        check_box(machines, "course", "amd64")
-    check_box(machines, "course", "arm64")
+        check_box(found, "course", "amd64")
+    check_box(found, "course", "arm64")
+
+
+@pytest.mark.parametrize("architectures", [("n/a",), ("unknown",), ("arm64", "amd64")])
+def test_a_box_that_may_fit_is_taken(architectures: tuple[str, ...], own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(own_state, monkeypatch, vagrant=box_list(*architectures))
+    check_box(Machines(own_state / "vagrant-folder", "virtualbox"), "course", "amd64")
+
+
+def made(name: str, **options: object) -> ClusterRecord:
+    record = plan(ClusterSpec(name, workers=1), Settings(), "libvirt", "course").but(state="up")
+    record = record.but(options={**record.options, "snapshots": True, **options})
+    record.save()
+    (record.folder / "vagrant" / "dot").mkdir(parents=True)
+    return record
+
+
+def test_a_cluster_whose_removal_cannot_be_seen_is_not_forgotten(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirtd is down: neither Vagrant nor virsh can remove or find a machine, and both say so by failing."""
+    program(own_state, monkeypatch, vagrant="exit 1", virsh="echo 'error: Failed to connect socket' >&2; exit 1")
+    record = made("lost")
+    with pytest.raises(LabError, match="the machines could not be removed"):
+        PROVIDER.down("lost", Silent())
+    assert (record.folder / "cluster.json").exists(), "or no later `down` would look for them"
+    program(own_state, monkeypatch, vagrant="exit 0", virsh="exit 0")
+    PROVIDER.down("lost", Silent())
+    assert not record.folder.exists()
+
+
+@pytest.mark.parametrize("command", ["up", "reset"])
+def test_machines_that_are_gone_are_not_made_anew_by_halves(command: str, own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(own_state, monkeypatch, vagrant="echo 1,cp,state,running; echo 1,w1,state,not_created", virsh="exit 0")
+    made("holed")
+    with pytest.raises(NoSuchCluster, match=r"lost its machines w1.*lab down --name holed; lab up --name holed"):
+        if command == "up":
+            PROVIDER.up(ClusterSpec("holed", workers=1), Silent())
+        else:
+            PROVIDER.reset("holed", Silent())
+
+
+def test_whoever_says_no_number_means_the_workers_that_there_are(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lab status` says of a stopped cluster that `lab up --name holed` starts it again, and that must do so with one worker, too."""
+    program(own_state, monkeypatch, vagrant="echo 1,cp,state,running; echo 1,w1,state,running", virsh="exit 0")
+    made("small", bare=True)
+    done = subprocess.run([sys.executable, "-m", "lab_utils", "up", "--name", "small"], capture_output=True, text=True)
+    assert done.returncode == 0 and "small is up: cp, w1" in done.stderr
+    more = subprocess.run([sys.executable, "-m", "lab_utils", "up", "--name", "small", "--workers", "3"], capture_output=True, text=True)
+    assert more.returncode == 2 and "exists with 1 workers, not 3" in more.stderr
+
+
+def test_an_interrupted_vagrant_may_tidy_up_first(own_state: Path) -> None:
+    script = "trap 'sleep 0.3; touch tidy; exit 1' INT; touch ready; while :; do sleep 0.1; done"
+    process = subprocess.Popen(["bash", "-c", script], cwd=own_state, start_new_session=True)
+    while not (own_state / "ready").exists():
+        time.sleep(0.02)
+    machines._interrupt(process.pid)
+    assert (own_state / "tidy").exists()
+    assert process.wait(10) is not None
+
+
+def test_the_settings_say_how_many_workers_are_usual(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own_state / "mine.yaml").write_text("workers: 4\n")
+    monkeypatch.setenv("LAB_VAGRANT_SETTINGS", str(own_state / "mine.yaml"))
+    assert PROVIDER.usual_workers() == 4
 
 
 def test_down_of_a_cluster_that_is_not_ours_touches_nothing(own_state: Path) -> None:

@@ -98,7 +98,8 @@ def test_what_people_meet_often_is_explained_with_a_way_out(said: str, what: str
 
 def test_what_the_machine_found_out_itself_goes_before_all_else() -> None:
     text = "kio: the box holds Kubernetes v1.35.0, and the course's is v1.36.3: package a new box"
-    found = says.trouble([Line("cp", "ui", ("detail", text)), Line("", "ui", ("error", "No space left on device"))])
+    for said in (text, f"    cp: {text}", f"==> kio-2: {text}"):
+        found = says.trouble([Line("cp", "ui", ("detail", said)), Line("", "ui", ("error", "No space left on device"))])
     assert found is not None
     assert (found.what, found.mend) == ("the box holds Kubernetes v1.35.0, and the course's is v1.36.3", "Package a new box")
 
@@ -109,6 +110,15 @@ def test_an_unknown_error_is_told_in_vagrants_own_words_on_one_line() -> None:
     assert says.last_words(said) == "It went wrong here"
     assert says.last_words(said[:1]) == "first"
     assert says.last_words([]) == "it said nothing"
+
+
+def test_an_error_that_vagrant_did_not_catch_is_told_in_rubys_words() -> None:
+    what = "Call to virDomainSnapshotCreateXML failed: internal snapshots of a VM with pflash based firmware are not supported"
+    raw = [
+        f"/usr/share/rubygems-integration/all/gems/libvirt/domain.rb:12:in `snapshot_create_xml': {what} (Libvirt::Error)",
+        "\tfrom /usr/lib/ruby/vendor_ruby/vagrant/action/warden.rb:48:in `call'",
+    ]
+    assert says.last_words([], raw) == f"{what} (Libvirt::Error)"
 
 
 def test_the_end_of_what_a_machine_said_can_be_shown() -> None:
