@@ -89,3 +89,16 @@ def test_doctor_lists_every_provider_and_never_recommends_somebodys_own_cluster_
     assert [each["name"] for each in report["providers"]] == ["embedded", "vagrant", "kind", "kubeconfig"]
     assert all(each["why"] and (each["usable"] or each["mend"]) for each in report["providers"])
     assert report["recommended"] in (None, "kubeconfig")
+
+
+def test_a_reset_while_docker_is_stopped_leaves_the_cluster_as_it_is(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "state" / "clusters" / "lab" / "cluster.json"
+    file.parent.mkdir(parents=True)
+    record = {"name": "lab", "provider": "kind", "state": "up", "kubeconfig": "", "nodes": [], "options": {}}
+    file.write_text(json.dumps(record))
+    command(path, "kind", "exit 0")
+    command(path, "docker", NOT_RUNNING)
+    env = {**os.environ, "PATH": str(path), "LAB_STATE": str(tmp_path / "state")}
+    said = subprocess.run([sys.executable, "-m", "lab_utils", "reset"], capture_output=True, text=True, timeout=60, env=env)
+    assert (said.returncode, said.stderr.splitlines()[0].startswith("lab: Docker does not run")) == (2, True), said.stderr
+    assert json.loads(file.read_text())["state"] == "up", "or the next `up` would remove it"

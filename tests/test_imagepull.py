@@ -1,0 +1,99 @@
+"""Where an image comes from that not every cluster has: the cache, the nodes' own pull, or a build as root."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils import imagepull
+from lab_utils.artifacts import images, registry
+from lab_utils.artifacts.versions import pinned
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
+from lab_utils.errors import HostLacks, NoNodeAccess
+from lab_utils.progress import Silent
+from lab_utils.run import Result
+
+METRICS = pinned().image("metrics-server").name
+OWN = pinned().image("bird").name
+
+
+class Listening(Node):
+    """A node that writes down what it is told."""
+
+    def __init__(self, name: str, *, reachable: bool = True) -> None:
+        super().__init__(NodeRecord(name, "192.0.2.1", "worker"))
+        self.heard: list[Sequence[str]] = []
+        self.answers = reachable
+
+    def run(self, cmd: str | Sequence[str], *, timeout: float = 60, input: str | bytes | None = None, check: bool = False) -> Result:
+        if not self.answers:
+            raise NoNodeAccess("no access")
+        self.heard.append(cmd)
+        return Result("", "", 0)
+
+    def put(self, source: Path | bytes, target: str, mode: int = 0o644) -> None:
+        raise AssertionError("nothing is copied")
+
+    def get(self, source: str) -> bytes:
+        raise AssertionError("nothing is read")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the machine has and what of it was used; tests change the first."""
+    seen: dict[str, Any] = {"cached": None, "registry": set(), "loaded": [], "asked root": []}
+
+    class Loads:
+        def load(self, record: ClusterRecord, archive: Path, progress: object) -> None:
+            seen["loaded"].append(str(archive))
+
+    def perform(operation: str, request: dict[str, Any], progress: object) -> dict[str, Any]:
+        seen["asked root"].append((operation, request["name"]))
+        return {"archive": "/cache/built.tar"}
+
+    monkeypatch.setattr(images, "find", lambda image, progress: seen["cached"])
+    monkeypatch.setattr(registry, "answering", lambda names: seen["registry"] & set(names))
+    monkeypatch.setattr(imagepull, "provider", lambda name: Loads())
+    monkeypatch.setattr(imagepull, "perform", perform)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    return seen
+
+
+def cluster(provider: str, *nodes: Node) -> Cluster:
+    return Cluster(ClusterRecord("lab", provider, "up", "", []), nodes)
+
+
+def test_what_lies_in_the_cache_is_loaded(world: dict[str, Any]) -> None:
+    world |= {"cached": Path("/cache/metrics"), "registry": {METRICS}}
+    imagepull.pull(cluster("vagrant"), METRICS, Silent())
+    assert world["loaded"] == ["/cache/metrics/metrics-server.tar"] and not world["asked root"]
+
+
+def test_nodes_pull_what_a_registry_has_and_nobody_needs_root_for_it(world: dict[str, Any]) -> None:
+    world["registry"] = {METRICS}
+    nodes = [Listening("w1"), Listening("w2")]
+    imagepull.pull(cluster("kind", *nodes), "metrics-server", Silent())
+    assert [node.heard for node in nodes] == [[["crictl", "pull", METRICS]]] * 2
+    assert not world["loaded"] and not world["asked root"]
+
+
+def test_nodes_out_of_reach_pull_by_themselves_later(world: dict[str, Any]) -> None:
+    world["registry"] = {METRICS}
+    imagepull.pull(cluster("kubeconfig", Listening("w1", reachable=False)), METRICS, Silent())
+    assert not world["loaded"]
+
+
+@pytest.mark.parametrize(("provider", "name"), [("embedded", METRICS), ("vagrant", OWN), ("kind", OWN)])
+def test_what_is_built_here_is_built_by_root_through_the_one_door(provider: str, name: str, world: dict[str, Any]) -> None:
+    world["registry"] = {METRICS}
+    imagepull.pull(cluster(provider, Listening("w1")), name, Silent())
+    assert world["asked root"] == [("image", name)] and world["loaded"] == ["/cache/built.tar"]
+
+
+def test_where_it_cannot_be_built_that_is_said_with_the_way_out(world: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    with pytest.raises(HostLacks, match=r"is not here, and is built on Linux alone.*lab load FILE"):
+        imagepull.pull(cluster("vagrant", Listening("w1")), OWN, Silent())
