@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +100,7 @@ def follow(
 
     After a Ctrl-C its group of processes is killed; `end` does that with more care, and is told the group's number.
     """
+    stop_if_ended()
     try:
         process = subprocess.Popen(
             [str(word) for word in argv],
@@ -114,6 +116,7 @@ def follow(
     assert process.stdout is not None
     _followed.add(process)
     try:
+        stop_if_ended()  # `end_all` may have come since, and seen no process of ours yet
         for line in process.stdout:
             on_line(line.decode(errors="replace").rstrip("\n"))
         return process.wait()
@@ -127,12 +130,28 @@ def follow(
 
 
 _followed: set[subprocess.Popen[bytes]] = set()
+_ended = threading.Event()
 
 
 def end_all() -> None:
-    """End what other threads follow. Ctrl-C reaches only the main thread, which must not wait for a long build of another."""
+    """End what other threads are at. Ctrl-C reaches only the main thread, which must not wait for a long build of another.
+
+    What they follow is killed, and until `begin_again` they follow nothing new and get no further than their next `stop_if_ended`.
+    """
+    _ended.set()
     for process in list(_followed):
         end_group(process.pid)
+
+
+def stop_if_ended() -> None:
+    """For long work in a thread, at each of its steps: stops it as Ctrl-C would, had that reached this thread."""
+    if _ended.is_set():
+        raise KeyboardInterrupt
+
+
+def begin_again() -> None:
+    """After `end_all`, once its threads are gone."""
+    _ended.clear()
 
 
 def start(argv: Sequence[str | Path], *, log: Path, env: Mapping[str, str]) -> int:

@@ -30,7 +30,7 @@ from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import Image, pinned
 from lab_utils.paths import cache_dir, root_cache_dir
 from lab_utils.progress import Progress
-from lab_utils.run import end_all
+from lab_utils.run import begin_again, end_all
 
 __all__ = ["CORE_IMAGES", "Provenance", "binaries", "binary", "image", "image_store", "node_root", "prepare", "provenance", "prune"]
 
@@ -59,15 +59,20 @@ def prepare(progress: Progress) -> None:
     space.check()
     build = images.to_build(images.core(), progress)
     wanted = [*programs.NODE_PROGRAMS, *programs.cni_plugins(), *(name for image in build for name in image.programs)]
-    # Compiling takes the processor, Debian mostly the network: together they take little longer than the first alone.
-    with ThreadPoolExecutor(2) as pool:
-        jobs: list[Future[object]] = [pool.submit(programs.ensure, wanted, progress), pool.submit(_debian, build, progress)]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-        except BaseException:  # Ctrl-C, or one of the two failed: the other need not go on
-            end_all()
-            raise
+    jobs: list[Future[object]] = []
+    try:
+        # Compiling takes the processor, Debian mostly the network: together they take little longer than the first alone.
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                jobs += [pool.submit(programs.ensure, wanted, progress), pool.submit(_debian, build, progress)]
+                for job in as_completed(jobs):
+                    job.result()
+            except BaseException:  # Ctrl-C, or one of the two failed: the other need not go on
+                end_all()
+                raise
+    finally:
+        if all(job.done() for job in jobs):  # a second Ctrl-C does not wait for them
+            begin_again()
     node_root(progress)
     image_store(progress)
 
@@ -92,5 +97,5 @@ def prune(in_use: Iterable[Path], progress: Progress) -> int:
 
 def provenance() -> list[Provenance]:
     """What lies in the cache, and where each thing of it came from."""
-    found = [*store.all_under(cache_dir() / "programs"), *store.all_under(root_cache_dir())]
+    found = [*store.all_under(cache_dir() / "programs"), *store.all_under(cache_dir() / "toolchain"), *store.all_under(root_cache_dir())]
     return sorted(found, key=lambda one: (one.component, one.version))

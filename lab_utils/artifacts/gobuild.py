@@ -7,7 +7,6 @@ every source file. The go command has a build cache of its own, so an interrupte
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import shutil
 import time
@@ -15,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from lab_utils.artifacts import store
+from lab_utils.artifacts import store, toolchain
+from lab_utils.artifacts.toolchain import Go
 from lab_utils.artifacts.versions import Program, pinned
 from lab_utils.errors import ArtifactFailed, HostLacks
 from lab_utils.paths import cache_dir
@@ -62,27 +62,29 @@ def build(programs: Iterable[Program], out: Path, progress: Progress) -> None:
     """Build programs into a folder, each under its own name."""
     wanted = list(programs)
     _check_tools(wanted)
+    go = toolchain.go(progress)
 
     def call(program: Program) -> tuple[str, bool, tuple[str, ...]]:
         return program.gomod, program.cgo, program.tags
 
     for program in (one for one in wanted if one.c_source):
-        _compile_c(program, out)
+        _compile_c(program, go, out, progress)
     for (gomod, cgo, tags), group in groupby(sorted((one for one in wanted if one.package), key=call), key=call):
-        _go_build(list(group), gomod, cgo, tags, out, progress)
+        _go_build(list(group), go, gomod, cgo, tags, out, progress)
 
 
-def _go_build(programs: Sequence[Program], gomod: str, cgo: bool, tags: tuple[str, ...], out: Path, progress: Progress) -> None:
-    where = _workspace(gomod)
+def _go_build(programs: Sequence[Program], go: Go, gomod: str, cgo: bool, tags: tuple[str, ...], out: Path, progress: Progress) -> None:
+    where = _workspace(go, gomod, progress)
     link = ["-s", "-w", *(f"-X {variable}={value}" for variable, value in _stamps(gomod))]
     if cgo:
         link.append("-extldflags -static")  # made here, run on the nodes' C library
     work = out / ".go"
     work.mkdir()
-    argv = [_go(), "build", "-v", *FLAGS, f"-tags={','.join(tags)}", f"-ldflags={' '.join(link)}", "-o", f"{work}/"]
+    store.give_back(work)  # go writes into it, and not as root
+    argv = go.argv("build", "-v", *FLAGS, f"-tags={','.join(tags)}", f"-ldflags={' '.join(link)}", "-o", f"{work}/")
     names = ", ".join(program.name for program in programs[:3]) + (f" and {len(programs) - 3} more" if len(programs) > 3 else "")
     watch = _Watch(progress, names)
-    code = follow([*_as_owner(), *argv, *(program.package for program in programs)], watch.line, env=_env(cgo), cwd=where)
+    code = follow([*argv, *(program.package for program in programs)], watch.line, env=_env(go, cgo), cwd=where)
     if code != 0:
         raise ArtifactFailed(f"building {names} failed:\n" + "\n".join(watch.last(12)), watch.mend())
     for program in programs:
@@ -135,7 +137,7 @@ def _plain(program: Program) -> str:
     return program.built.removeprefix("v") if program.component == "runc" else program.built
 
 
-def _workspace(gomod: str) -> Path:
+def _workspace(go: Go, gomod: str, progress: Progress) -> Path:
     """A copy of the Go module to build in, with what is derived from a published source."""
     source = GOMOD / gomod
     target = cache_dir() / "build" / f"{gomod}-{store.recipe(source)}"
@@ -145,7 +147,7 @@ def _workspace(gomod: str) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(source, part)
         if gomod == "main":
-            _write_flanneld(part)
+            _write_flanneld(go, part, progress)
         store.give_back(part)
         try:
             part.rename(target)
@@ -154,26 +156,27 @@ def _workspace(gomod: str) -> Path:
     return target
 
 
-def _write_flanneld(workspace: Path) -> None:
+def _write_flanneld(go: Go, workspace: Path, progress: Progress) -> None:
     """flannel's own main, without the back end for one cloud: its library cannot be had from every module proxy."""
     store.give_back(workspace)
-    main = _module_dir(workspace, "github.com/flannel-io/flannel") / "main.go"
+    main = _module_dir(go, workspace, "github.com/flannel-io/flannel", progress) / "main.go"
     lines = [line for line in main.read_text().splitlines(keepends=True) if "/pkg/backend/tencentvpc" not in line]
     (workspace / "flanneld").mkdir()
     (workspace / "flanneld" / "main.go").write_text("".join(lines))
 
 
-def _module_dir(workspace: Path, module: str) -> Path:
+def _module_dir(go: Go, workspace: Path, module: str, progress: Progress) -> Path:
     """Where the go command keeps a module's sources; they are downloaded when they are missing."""
-    run([*_as_owner(), _go(), "mod", "download", module], env=_env(False), cwd=workspace)
-    return Path(
-        run([*_as_owner(), _go(), "list", "-mod=readonly", "-m", "-f={{.Dir}}", module], env=_env(False), cwd=workspace).stdout.strip()
-    )
+    watch = _Watch(progress, module)
+    if follow(go.argv("mod", "download", module), watch.line, env=_env(go, False), cwd=workspace) != 0:
+        raise ArtifactFailed(f"downloading {module} failed:\n" + "\n".join(watch.last(12)), watch.mend())
+    argv = go.argv("list", "-mod=readonly", "-m", "-f={{.Dir}}", module)
+    return Path(run(argv, env=_env(go, False), cwd=workspace).stdout.strip())
 
 
-def _compile_c(program: Program, out: Path) -> None:
+def _compile_c(program: Program, go: Go, out: Path, progress: Progress) -> None:
     module, _, path = program.c_source.partition(":")
-    source = _module_dir(_workspace(program.gomod), module) / path
+    source = _module_dir(go, _workspace(go, program.gomod, progress), module, progress) / path
     result = run(["gcc", "-Os", "-Wall", "-static", "-s", f"-DVERSION=v{program.version}", "-o", out / program.name, source], check=False)
     if not result.ok:
         raise ArtifactFailed(f"compiling {program.name} failed: {result.stderr.strip()}", "Install a C compiler: apt install gcc libc6-dev")
@@ -184,48 +187,18 @@ def _default_name(package: str) -> str:
     return [part for part in package.split("/") if not re.fullmatch(r"v\d+", part)][-1]
 
 
-def _env(cgo: bool) -> dict[str, str]:
+def _env(go: Go, cgo: bool) -> dict[str, str]:
     known = os.environ.get("GONOSUMDB", "")
     return {
         "CGO_ENABLED": "1" if cgo else "0",
         "GOFLAGS": "",
-        "GOTOOLCHAIN": os.environ.get("GOTOOLCHAIN", "auto"),
         "GONOSUMDB": ",".join(filter(None, [known, NOT_IN_SUMDB])),
         "GOWORK": "off",
-        **_home_of_owner(),
+        **go.env(),
     }
 
 
-def _as_owner() -> list[str]:
-    """Under sudo, go runs as the cache's owner: its own caches lie in that user's home. However we end, it does not go on alone."""
-    owner = _owner()
-    user = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"] if owner else []
-    return ["setpriv", "--pdeathsig=KILL", *user, "--"]
-
-
-def _home_of_owner() -> dict[str, str]:
-    owner = _owner()
-    return {"HOME": owner.pw_dir, "USER": owner.pw_name} if owner else {}
-
-
-def _owner() -> pwd.struct_passwd | None:
-    store.make_dir(cache_dir())
-    uid = cache_dir().stat().st_uid
-    return pwd.getpwuid(uid) if os.geteuid() == 0 and uid != 0 else None
-
-
-def _go() -> str:
-    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
-    if not found:
-        raise HostLacks(
-            "no release server answers, and Go, which is needed to build instead, is not here",
-            "Install Go 1.21 or newer: https://go.dev/dl/",
-        )
-    return found
-
-
 def _check_tools(programs: Iterable[Program]) -> None:
-    _go()
     if any(program.cgo or program.c_source for program in programs) and not shutil.which("gcc"):
         raise HostLacks("a C compiler is missing, which runc and pause need", "sudo apt install gcc libc6-dev libseccomp-dev pkg-config")
     if any("seccomp" in program.tags for program in programs) and not Path("/usr/include/seccomp.h").exists():

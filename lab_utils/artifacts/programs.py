@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from lab_utils.artifacts import download, gobuild, store
+from lab_utils.artifacts.machine import arch as arch  # others know it as a word of this module
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import Download, Program, pinned
-from lab_utils.errors import ArtifactFailed, BadInput, HostLacks
+from lab_utils.errors import ArtifactFailed, BadInput
 from lab_utils.paths import cache_dir
 from lab_utils.progress import Progress
+from lab_utils.run import stop_if_ended
 
 WAYS = ("cache", "release", "build")
 
@@ -28,15 +29,6 @@ def ways() -> tuple[str, ...]:
     if not set(chosen) <= set(WAYS):
         raise BadInput(f"LAB_SOURCES={said} is not understood", f"It takes one or more of: {','.join(WAYS)}")
     return chosen
-
-
-@cache
-def arch() -> str:
-    names = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}  # the last is what macOS says; its containers are arm64 Linux
-    machine = platform.machine()
-    if machine not in names:
-        raise HostLacks(f"this machine is {machine}", "Kubernetes nodes here are amd64 or arm64")
-    return names[machine]
 
 
 def cni_plugins() -> tuple[str, ...]:
@@ -94,6 +86,7 @@ def _download(programs: list[Program], progress: Progress) -> list[Program]:
     if silent:
         progress.note(f"no answer from {', '.join(sorted(silent))}: building from source instead")
     for program, where in found.items():
+        stop_if_ended()
         if where is None or where.url not in answering:
             left.append(program)
             continue
@@ -115,9 +108,8 @@ def _download_one(program: Program, where: Download, progress: Progress) -> None
         # Programs of one archive share it, so it is fetched once.
         archive = part / program.name if member is None else cache_dir() / "downloads" / where.url.rsplit("/", 1)[-1]
         store.make_dir(archive.parent)
-        if member is None or not archive.exists() or (where.sha256 and store.sha256(archive) != where.sha256):
-            download.fetch(where, archive, progress)
-            store.give_back(archive)
+        download.fetch(where, archive, progress)
+        store.give_back(archive)
         if member is not None:
             download.extract(archive, member, part / program.name)
         (part / program.name).chmod(0o755)

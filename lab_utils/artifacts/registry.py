@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from lab_utils.artifacts.download import READ_SECONDS, address, reachable
+from lab_utils.artifacts.download import CHUNK, FINAL, READ_SECONDS, address, reachable
 from lab_utils.errors import ArtifactFailed
 from lab_utils.progress import Progress
+from lab_utils.run import stop_if_ended
 
 MANIFESTS = (
     "application/vnd.oci.image.index.v1+json",
@@ -57,12 +58,22 @@ def answering(names: list[str]) -> set[str]:
 
 
 def pull(name: str, arch: str, target: Path, progress: Progress) -> str:
-    """Write the image's archive to `target` and return the digest of its manifest."""
+    """Write the image's archive to `target` and return the digest of its manifest. What went wrong on the way is tried once more."""
+    try:
+        return _pull(name, arch, target, progress)
+    except ArtifactFailed as problem:
+        if isinstance(problem.__cause__, urllib.error.HTTPError) and problem.__cause__.code in FINAL:
+            raise
+        progress.note(f"{problem.what}; once more")
+    return _pull(name, arch, target, progress)
+
+
+def _pull(name: str, arch: str, target: Path, progress: Progress) -> str:
     try:
         return _Pull(parse_name(name), name, arch, progress).into(target)
     except (OSError, HTTPException, ValueError, KeyError) as error:
         said = f"{error.code} {error.reason}" if isinstance(error, urllib.error.HTTPError) else str(getattr(error, "reason", error))
-        raise ArtifactFailed(f"{name} could not be pulled: {said}", "LAB_SOURCES=build builds it here") from None
+        raise ArtifactFailed(f"{name} could not be pulled: {said}", "LAB_SOURCES=build builds it here") from error
 
 
 class _Pull:
@@ -104,7 +115,8 @@ class _Pull:
         done, size = 0, int(blob["size"])
         try:
             with self._get(f"{self.name.url}/blobs/{blob['digest']}", {}) as answer, scratch.open("wb") as file:
-                while chunk := answer.read(1 << 18):
+                while chunk := answer.read(CHUNK):
+                    stop_if_ended()
                     file.write(chunk)
                     digest.update(chunk)
                     done += len(chunk)

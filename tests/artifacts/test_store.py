@@ -8,12 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from lab_utils.artifacts import store
 from lab_utils.artifacts.store import Provenance
+from lab_utils.paths import root_cache_dir
+from lab_utils.run import end_all
 from tests.artifacts.conftest import Told
 
 ONE = Provenance("thing", "1", "build")
@@ -106,6 +109,16 @@ def test_two_commands_at_once_wait_and_say_so(own_cache: Path, told: Told) -> No
     assert "another `lab` command is making programs/all" in told
 
 
+def test_ctrl_c_ends_the_waiting_for_another_command(own_cache: Path, told: Told) -> None:
+    with store.locked(own_cache / "programs" / "all", Told()), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.locked(own_cache / "programs" / "all", told).__enter__)
+        while "waiting for it" not in told:
+            time.sleep(0.01)
+        end_all()
+        with pytest.raises(KeyboardInterrupt):
+            waiting.result(10)
+
+
 def test_ctrl_c_during_a_program_leaves_neither_it_nor_half_an_entry(own_cache: Path) -> None:
     """A real process, a real SIGINT: the followed program is ended with its children, the half-made entry is gone."""
     script = (
@@ -134,3 +147,24 @@ def test_what_root_makes_in_a_users_folder_belongs_to_the_user(tmp_path: Path) -
     store.make_dir(home / "cache")
     make(home / "cache" / "a")
     assert {path.lstat().st_uid for path in home.rglob("*")} == {4242}
+    make(home / "cache" / "build" / "a")  # the folder that it lies in was not there
+    assert {path.lstat().st_uid for path in home.rglob("*")} == {4242}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_only_root_can_make_stays_as_it_was_made_in_a_users_folder_too(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch, told: Told
+) -> None:
+    """LAB_CACHE moves the Debian roots as well. In them files have owners of their own, and chown takes setuid bits away."""
+    own_cache.mkdir()
+    os.chown(own_cache, 4242, 4242)
+    place = root_cache_dir() / "debian" / "bookworm"
+    with store.locked(place, told), store.making(place) as part:
+        for name, owner in (("su", 0), ("mail", 8)):
+            (part / name).touch()
+            os.chown(part / name, owner, owner)
+        (part / "su").chmod(0o4755)
+        store.finish(place, ONE, tree=True)
+    assert [(place / name).stat().st_uid for name in ("su", "mail")] == [0, 8]
+    assert (place / "su").stat().st_mode & 0o7777 == 0o4755
+    assert {path.lstat().st_uid for path in (root_cache_dir(), *root_cache_dir().rglob("*"))} == {0, 8}
