@@ -6,12 +6,11 @@ finds the Kubernetes libraries in its cache when the cluster's own programs were
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_utils.artifacts import store
+from lab_utils.artifacts import store, toolchain
 from lab_utils.artifacts.gobuild import FLAGS
 from lab_utils.artifacts.programs import arch
 from lab_utils.artifacts.store import Provenance
@@ -62,24 +61,21 @@ def build(progress: Progress) -> Suite:
     if store.find(place, progress):
         return Suite(place)
     with store.locked(place, progress), store.making(place) as part:
-        watch = store.stopwatch()
+        watch, tool = store.stopwatch(), toolchain.go(progress)
+        env = {**tool.env(), "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
         for name, (verb, *words) in PROGRAMS.items():
             with progress.step(f"build {name} of Kubernetes {version}"):
                 said: list[str] = []
-                argv = ["go", verb, *words[:-1], *flags, "-o", str(part / name), words[-1]]
+                argv = tool.argv(verb, *words[:-1], *flags, "-o", str(part / name), words[-1])
                 # On a desktop that is in use, and in CI beside other work, this much compiling should give way.
-                if follow(["nice", *argv], said.append, env=_environment(), cwd=GOMOD) != 0:
+                if follow(["nice", *argv], said.append, env=env, cwd=GOMOD) != 0:
                     raise ArtifactFailed(f"building {name} failed:\n" + "\n".join(said[-12:]), "Run it again: what is compiled is kept")
-        where = run(["go", "list", "-mod=readonly", "-m", "-f={{.Dir}}", "k8s.io/kubernetes"], env=_environment(), cwd=GOMOD).stdout
+        where = run(tool.argv("list", "-mod=readonly", "-m", "-f={{.Dir}}", "k8s.io/kubernetes"), env=env, cwd=GOMOD).stdout
         (part / "agnhost").mkdir()
         for name in ("localhost.crt", "localhost.key"):
             shutil.copyfile(Path(where.strip()) / "test/images/agnhost/porter" / name, part / "agnhost" / name)
         store.finish(place, Provenance("e2e", version, "build", detail="k8s.io/kubernetes/test/e2e", seconds=watch.seconds))
     return Suite(place)
-
-
-def _environment() -> dict[str, str]:
-    return {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off", "GOTOOLCHAIN": os.environ.get("GOTOOLCHAIN", "auto")}
 
 
 def _stamps(version: str) -> str:

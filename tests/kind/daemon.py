@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab_utils.artifacts import toolchain
 from lab_utils.errors import HostLacks
 from lab_utils.progress import Progress
 from lab_utils.run import run
@@ -38,12 +39,16 @@ def packages(folder: Path, progress: Progress) -> None:
 def kind(folder: Path, progress: Progress) -> None:
     """The kind command, built from its published module."""
     with progress.step(f"go install {KIND}"):
-        run(["go", "install", KIND], env={"GOBIN": str(folder / "bin"), "GOFLAGS": "-mod=mod"}, cwd=folder, timeout=900)
+        tool = toolchain.go(progress)
+        env = {**tool.env(), "GOBIN": str(folder / "bin"), "GOFLAGS": "-mod=mod"}
+        run(tool.argv("install", KIND), env=env, cwd=folder, timeout=900)
 
 
-def kind_source() -> Path:
+def kind_source(progress: Progress) -> Path:
     """The same module's files, in the module cache."""
-    return Path(json.loads(run(["go", "mod", "download", "-json", KIND], env={"GOFLAGS": "-mod=mod"}, cwd="/").stdout)["Dir"])
+    tool = toolchain.go(progress)
+    said = run(tool.argv("mod", "download", "-json", KIND), env={**tool.env(), "GOFLAGS": "-mod=mod"}, cwd="/").stdout
+    return Path(json.loads(said)["Dir"])
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def main(folder: Path, expression: str, bench: Path | None) -> None:
     progress = Console()
     with daemon.running(folder, progress) as env:
         os.environ |= env
-        os.environ |= {"LAB_KIND_IMAGE": image.make(daemon.kind_source(), folder, progress), "LAB_TEST_PROVIDER": "kind"}
+        os.environ |= {"LAB_KIND_IMAGE": image.make(daemon.kind_source(progress), folder, progress), "LAB_TEST_PROVIDER": "kind"}
         os.environ |= {"LAB_STATE": str(folder / "state")}
         if bench:
             from tests.bench.bench_kind import race

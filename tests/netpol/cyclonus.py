@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 
 import yaml
 
-from lab_utils.artifacts import images, store
+from lab_utils.artifacts import images, store, toolchain
 from lab_utils.artifacts.programs import arch
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import pinned
@@ -43,8 +43,9 @@ def build(progress: Progress) -> Path:
         return program
     with store.locked(place, progress), store.making(place) as part, progress.step(f"build cyclonus {VERSION}"):
         watch, said = store.stopwatch(), list[str]()
-        argv = ["nice", "go", "build", "-mod=readonly", "-trimpath", "-o", f"{part}/", *PACKAGES]
-        env = {"CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
+        tool = toolchain.go(progress)
+        argv = ["nice", *tool.argv("build"), "-mod=readonly", "-trimpath", "-o", f"{part}/", *PACKAGES]
+        env = {**tool.env(), "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
         if follow(argv, said.append, env=env, cwd=GOMOD) != 0:
             raise ArtifactFailed("building cyclonus failed:\n" + "\n".join(said[-12:]), "Run it again: what is compiled is kept")
         store.finish(place, Provenance("cyclonus", VERSION, "build", detail="github.com/mattfenwick/cyclonus", seconds=watch.seconds))
