@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -68,10 +69,14 @@ def finish(command: click.Command, name: str) -> NoReturn:
     def terminate(*_: object) -> None:
         """SIGTERM is what `timeout`, CI and a closing session send: it gives back what is held, as Ctrl-C does."""
         nonlocal stopped
+        if stopped == 143:
+            return  # `timeout` signals the command and then its group: the clean-up has begun
         stopped = 143
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
+    # Debian leaves these out of an ordinary user's PATH, and `ip`, `nft` and `sysctl` lie there.
+    os.environ["PATH"] = os.pathsep.join(dict.fromkeys([*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin"]))
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except LabError as error:

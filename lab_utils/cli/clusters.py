@@ -176,7 +176,7 @@ def down(name: str | None, every: bool) -> None:
     if name and every:
         raise BadInput("--name and --all were both given", "Use one of them")
     console = Console()
-    for each in known_clusters() if every else [name or DEFAULT_NAME]:
+    for each in _all() if every else [name or DEFAULT_NAME]:
         if found := _provider_of(each):
             provider(found).down(each, console)
         else:  # no record, or half of one: `up` may have been killed between two records. The providers know
@@ -215,6 +215,13 @@ def load(name: str | None, archive: Path) -> None:
     record = load_record(name or DEFAULT_NAME)
     for image in provider(record.provider).load(record, archive, Console()):
         click.echo(image)
+
+
+def _all() -> list[str]:
+    """Every cluster of this user, also one without a record of its own that a provider still knows."""
+    from lab_utils.providers import PROVIDERS, provider
+
+    return sorted({*known_clusters(), *(name for each in PROVIDERS for name in getattr(provider(each), "forgotten", list)())})
 
 
 def _provider_of(name: str) -> str | None:

@@ -66,11 +66,7 @@ class Gate:
         deadline = time.monotonic() + self.seconds
         missing = ""
         while (asked := time.monotonic()) < deadline:
-            try:
-                missing = holds()
-            except CommandFailed as error:
-                missing = error.what
-            if not missing:
+            if not (missing := _asked(holds)):
                 return
             time.sleep(max(every, 5 * (time.monotonic() - asked)) if self.factor > 1 else every)
         raise Unhealthy(
@@ -83,19 +79,30 @@ class Gate:
         )
 
     def everything(self) -> None:
-        self.until("nodes Ready", self.nodes_missing)
-        self.until(
-            "the default ServiceAccount",
-            lambda: "" if self.kubectl("get", "serviceaccount", "default", check=False).ok else "it is not made yet",
-        )
-        self.until("CoreDNS", self.coredns_missing)
-        self.until("traffic between the nodes", self.traffic_missing)
+        for what, holds in self.conditions().items():
+            self.until(what, holds)
+
+    def missing(self) -> str:
+        """The first thing that is missing right now, and "" of a cluster that is up."""
+        return next((said for holds in self.conditions().values() if (said := _asked(holds))), "")
+
+    def conditions(self) -> dict[str, Callable[[], str]]:
+        """In the order in which they come about; each tells what is missing of it."""
+        return {
+            "nodes Ready": self.nodes_missing,
+            "the default ServiceAccount": self.account_missing,
+            "CoreDNS": self.coredns_missing,
+            "traffic between the nodes": self.traffic_missing,
+        }
 
     def nodes_missing(self) -> str:
         items = self.get("nodes")["items"]
         ready = {item["metadata"]["name"] for item in items if self._ready(item["metadata"]["name"], item["status"].get("conditions", []))}
         late = [name for name in self.state.nodes if name not in ready]
         return f"not Ready: {', '.join(late)}" if late else ""
+
+    def account_missing(self) -> str:
+        return "" if self.kubectl("get", "serviceaccount", "default", check=False).ok else "the ServiceAccount is not made yet"
 
     def coredns_missing(self) -> str:
         wanted = self.get("deployment", "coredns", "-n", "kube-system")["spec"]["replicas"]
@@ -129,6 +136,14 @@ class Gate:
 
     def _since(self, node: str) -> float:
         return self.since if node in self.restarted else 0.0
+
+
+def _asked(holds: Callable[[], str]) -> str:
+    """What is missing; a question that cannot be asked is missing its answer."""
+    try:
+        return holds()
+    except CommandFailed as error:
+        return error.what
 
 
 def _epoch(stamp: str | None) -> float:

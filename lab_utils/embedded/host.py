@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -24,6 +25,29 @@ def kernel_lacks() -> list[str]:
     if network.bridge_netfilter() == "not loaded" and not run(["modprobe", "--dry-run", "br_netfilter"], check=False).ok:
         found.append("netfilter for bridges (br_netfilter)")
     return found
+
+
+MODULES = {
+    "veth": "veth pairs",
+    "vxlan": "VXLAN devices",
+    "bridge": "bridges",
+    "nf_tables": "nftables",
+    "overlay": "overlay file systems",
+    "br_netfilter": "netfilter for bridges (br_netfilter)",
+}
+
+
+def seems_to_lack(modules: Path | None = None, loaded: Path = Path("/sys/module")) -> list[str]:
+    """The same as far as it can be told without root: what is neither in this kernel, nor loaded, nor there to be loaded.
+
+    Where the kernel has no folder of modules (in a container) that cannot be told, and nothing is said to be missing.
+    """
+    folder = modules or Path("/lib/modules", os.uname().release)
+    try:
+        listed = "".join((folder / name).read_text() for name in ("modules.builtin", "modules.dep"))
+    except OSError:
+        return []
+    return [what for name, what in MODULES.items() if f"/{name}.ko" not in listed and not (loaded / name).exists()]
 
 
 def mounted_over(folder: Path) -> list[Path]:

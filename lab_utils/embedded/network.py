@@ -115,14 +115,16 @@ def mac(address: str) -> str:
 
 
 def uplink() -> str:
-    """The host's device towards the outside, or "" where there is none."""
-    routes = json.loads(run(["ip", "-j", "-4", "route", "show", "default"]).stdout or "[]")
+    """The host's device towards the outside, or "" where there is none: by which a packet would leave, and not which the default route
+    names. A VPN may leave that one as it is and go before it."""
+    said = run(["ip", "-j", "-4", "route", "get", "1.1.1.1"], check=False)
+    routes = json.loads(said.stdout or "[]") if said.ok else []
     return str(routes[0].get("dev", "")) if routes else ""
 
 
-def forwarding_files(plan: Plan, outside: str) -> list[Path]:
-    """The two switches that let packets pass through the host: one per device, never the global one."""
-    return [Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding") for device in (plan.link, outside)]
+def forwarding(device: str) -> Path:
+    """The switch that lets packets pass through the host: one per device that they come in by, never the global one."""
+    return Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding")
 
 
 def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> None:
@@ -131,8 +133,8 @@ def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> No
     What is meant for a Pod or a Service that is gone finds no rule on its node and follows the default route: it ends here, and
     does not go out to be answered by whoever has that address there.
     """
-    for file in forwarding_files(plan, outside):
-        file.write_text("1")
+    for device in (plan.link, outside):
+        forwarding(device).write_text("1")
     rules = f"""
         table ip {plan.link} {{
             chain out {{ type nat hook postrouting priority srcnat; ip saddr {plan.subnet} oifname "{outside}" masquerade; }}

@@ -120,9 +120,14 @@ def place(upper: Path, lower: Path, path: str, text: str, mode: int) -> None:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Give a node the image store without copying it: every file a hard link, but for the databases that are written to."""
+    """Give a node the image store without copying it: every file a hard link, but for the databases that are written to.
+
+    No link leads from one file system, subvolume or mount to another (link(2), EXDEV): there it is copied after all.
+    """
     shutil.rmtree(target, ignore_errors=True)
-    run(["cp", "-al", source, target])
+    if not run(["cp", "-al", source, target], check=False).ok:
+        shutil.rmtree(target, ignore_errors=True)
+        run(["cp", "-a", "--reflink=auto", source, target])
     for database in target.rglob("*.db"):
         data = database.read_bytes()
         database.unlink()

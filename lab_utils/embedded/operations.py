@@ -6,6 +6,7 @@ runs as the user (see lab_utils/embedded/privileged.py). Steps are visible, and 
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
@@ -14,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lab_utils.embedded import cgroups, kubeadm, network, node, pristine, state
+from lab_utils.embedded import borrowed, cgroups, kubeadm, network, node, pristine, state
 from lab_utils.embedded.bootstrap import bootstrap, each, kubeconfig_file
+from lab_utils.embedded.borrowed import INOTIFY, INOTIFY_ENOUGH
 from lab_utils.embedded.gate import Gate
 from lab_utils.embedded.host import closed_to_others, kernel_lacks, mounted_over
 from lab_utils.embedded.state import State
@@ -23,15 +25,6 @@ from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster, Unhealthy
 from lab_utils.paths import root_cache_dir, root_state_dir
 from lab_utils.progress import Progress
 from lab_utils.run import run
-
-# Keys of State.host_before that are no files below /proc/sys.
-NETNS = str(network.NETNS_DIR)
-BRIDGE_NETFILTER = "br_netfilter"
-
-# systemd, containerd, kubelet and others of a node hold about fifteen of these each, and the kernel's 128 are for all of root's
-# processes on the machine: the third cluster's kubelets would end with "inotify_init: too many open files".
-INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
-INOTIFY_ENOUGH = 8192
 
 
 def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -82,18 +75,23 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         if request.get("guarded") and (closed := closed_to_others(root_state_dir())):
             mend = f"Open it (chmod o+x {closed}), or name another folder in LAB_STATE"
             raise BadInput(f"guarded nodes cannot live in {root_state_dir()}: only its owner may pass {closed}", mend)
-        new = _plan(request)
+        _clear(name)
+        with state.host_lock():
+            new = _plan(request)
         try:
             return _create(new, request, progress)
         except BaseException:
             # A failed or interrupted `up` leaves nothing, but for the logs that say why.
-            logs = _keep_logs(new)
-            _remove(new)
+            try:
+                logs = _keep_logs(new)
+            finally:  # there may be no room for them
+                _remove(new)
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
 
 
 def _plan(request: dict[str, Any]) -> State:
+    """What no other cluster has, written down: from here on it is this one's."""
     others = state.all_states()
     taken = {other.index for other in others}
     index = next(i for i in range(1000) if i not in taken and not Path(f"/sys/class/net/kio{i}").exists())
@@ -110,7 +108,6 @@ def _plan(request: dict[str, Any]) -> State:
         token=f"{secrets.token_hex(3)}.{secrets.token_hex(8)}",
         options=options,
         owner=request["owner"],
-        outside=network.uplink(),
     )
     new.save()
     return new
@@ -159,7 +156,7 @@ def _put_back(known: State, progress: Progress) -> None:
 
 
 def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Boot what does not run of a finished cluster, and wait until it works again."""
+    """Boot what does not run of a finished cluster, and wait until it works. One that runs and works is only looked at."""
     if not Path(known.lower).is_dir():
         mend = f"Make it anew: lab down --name {known.name}; lab up --name {known.name}"
         raise Unhealthy(f"the node root that cluster {known.name!r} stands on was deleted from the cache ({known.lower})", mend)
@@ -169,32 +166,40 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
     running = [name for name in known.nodes if node.init_pid(known, name)]
     stopped = [name for name in known.nodes if name not in running]
     kubeconfig = "" if known.options["bare"] else _admin_conf(known)
-    if not stopped:
-        return describe(known, kubeconfig)
     since = time.time() - 1
     _wire(known)
     if known.options["bare"]:
-        with progress.step(f"Booting {', '.join(stopped)}"):
-            _boot(known, stopped)
+        if stopped:
+            with progress.step(f"Booting {', '.join(stopped)}"):
+                _boot(known, stopped)
         return describe(known, kubeconfig)
     with kubeconfig_file(kubeconfig) as file:
         gate = Gate(known, request["kubectl"], file, progress, since=since, restarted=frozenset(stopped))
-        cp = known.control_plane
-        with progress.step(f"Booting {', '.join(stopped)}"):
-            if cp in stopped:
-                _boot(known, [cp])
-                pristine.hint_subnet(known, cp)
-            # Workers that boot before the API server answers only collect failures and then wait out their back-off.
-            gate.api()
-            if cp in stopped:
-                # The controllers of the life before still hold their leases, and would be waited for.
-                gate.kubectl("delete", "lease", "-n", "kube-system", "kube-controller-manager", "kube-scheduler", "--ignore-not-found")
-            workers = [name for name in stopped if name != cp]
-            _boot(known, workers)
-            each(workers, lambda name: pristine.hint_subnet(known, name))
+        if not stopped:
+            if not (missing := gate.missing()):
+                return describe(known, kubeconfig)
+            progress.note(f"all nodes run, and the cluster does not work: {missing}")
+        else:
+            _boot_again(known, stopped, gate, progress)
         with progress.step("Waiting until Pods reach each other on every node"):
             gate.everything()
     return describe(known, kubeconfig)
+
+
+def _boot_again(known: State, stopped: list[str], gate: Gate, progress: Progress) -> None:
+    cp = known.control_plane
+    with progress.step(f"Booting {', '.join(stopped)}"):
+        if cp in stopped:
+            _boot(known, [cp])
+            pristine.hint_subnet(known, cp)
+        # Workers that boot before the API server answers only collect failures and then wait out their back-off.
+        gate.api()
+        if cp in stopped:
+            # The controllers of the life before still hold their leases, and would be waited for.
+            gate.kubectl("delete", "lease", "-n", "kube-system", "kube-controller-manager", "kube-scheduler", "--ignore-not-found")
+        workers = [name for name in stopped if name != cp]
+        _boot(known, workers)
+        each(workers, lambda name: pristine.hint_subnet(known, name))
 
 
 def down(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -208,7 +213,14 @@ def down(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         if known:
             with progress.step(f"Removing cluster {name}"):
                 _remove(known)
+        else:
+            _clear(name)
     return {}
+
+
+def names(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """The clusters of one user."""
+    return {"names": [known.name for known in state.all_states() if known.owner == request["owner"]]}
 
 
 def status(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -253,31 +265,18 @@ def describe(known: State, kubeconfig: str) -> dict[str, Any]:
 
 
 def _wire(known: State) -> None:
-    """The network, the way out, and what the host said before."""
-    known.host_before.setdefault(NETNS, "mounted" if network.NETNS_DIR.is_mount() else "not mounted")
-    _remember(known, INOTIFY)
-    known.host_before.setdefault(BRIDGE_NETFILTER, _said_elsewhere(BRIDGE_NETFILTER) or network.bridge_netfilter())
-    known.save()
+    """The network, and the way out by the device that is the host's now. Of nodes that run nothing is touched."""
+    outside = network.uplink() or known.outside
+    if outside and not network.forwarding(outside).exists():
+        outside = ""  # that device has gone, and no other has come
+    with state.host_lock():
+        borrowed.remember(known, outside)
     network.load_bridge_netfilter()
     if int(INOTIFY.read_text()) < INOTIFY_ENOUGH:
         INOTIFY.write_text(str(INOTIFY_ENOUGH))
     network.make(known.plan, known.nodes, {name: known.first_id(name) for name in known.nodes})
-    known.outside = known.outside or network.uplink()
-    if known.outside:
-        file = network.forwarding_files(known.plan, known.outside)[1]
-        _remember(known, file)
-        known.forward_rules = known.forward_rules or network.forward_is_closed()
-        known.save()
-        network.open_way_out(known.plan, known.outside, through_forward_chain=known.forward_rules)
-
-
-def _remember(known: State, file: Path) -> None:
-    """What the host said. Another cluster may have changed it already: then it is that one's record which holds the host's own value."""
-    known.host_before.setdefault(str(file), _said_elsewhere(str(file)) or file.read_text().strip())
-
-
-def _said_elsewhere(key: str) -> str:
-    return next((other.host_before[key] for other in state.all_states() if key in other.host_before), "")
+    if outside:
+        network.open_way_out(known.plan, outside, through_forward_chain=known.forward_rules)
 
 
 def _boot(known: State, names: list[str]) -> None:
@@ -292,18 +291,19 @@ def _boot(known: State, names: list[str]) -> None:
 def _remove(known: State) -> None:
     for name in known.nodes:
         node.stop(known, name)
-    network.close_way_out(known.plan, through_forward_chain=known.forward_rules)
+    network.close_way_out(known.plan, through_forward_chain=known.forward_rules and known.of_this_boot)
     network.fence(known.plan, False)
     network.remove(known.plan, known.nodes)
-    others = [other for other in state.all_states() if other.name != known.name]
-    for file, value in known.host_before.items():
-        if file.startswith("/proc/") and not any(file in other.host_before for other in others) and Path(file).exists():
-            Path(file).write_text(value)
-    if not others and known.host_before.get(NETNS) == "not mounted":
-        network.forget_netns_mount()
-    if not others and known.host_before.get(BRIDGE_NETFILTER) == "not loaded":
-        network.unload_bridge_netfilter()
-    run(["rm", "-rf", "--one-file-system", "--", known.folder])  # a stranger's tree of folders may be deeper than Python goes
+    with state.host_lock():
+        borrowed.give_back(known, list(known.host_before))
+        known.forget()
+    _clear(known.name)
+
+
+def _clear(name: str) -> None:
+    """Remove a cluster's folder, or what a killed `down` has left of it. By rm: a stranger's tree may be deeper than Python goes."""
+    if name:
+        run(["rm", "-rf", "--one-file-system", "--", root_state_dir() / name])
 
 
 def fence(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -341,7 +341,7 @@ def _image_names(known: State, name: str) -> set[str]:
 
 
 def _keep_logs(known: State) -> Path:
-    """The consoles and kubeadm's output of a failed `up`, in a folder of the system's temporary files."""
+    """The consoles and kubeadm's output of a failed `up`, in a folder of the system's temporary files. They are whose cluster it was."""
     target = Path(tempfile.mkdtemp(prefix=f"lab-up-{known.name}-"))
     for name in known.nodes:
         for log in known.node_dir(name).glob("*.log"):
@@ -353,6 +353,8 @@ def _keep_logs(known: State) -> Path:
             (target / f"{name}-journal.log").write_text(journal.stdout)
         except LabError:
             continue  # the node does not run: its console tells
+    for path in (*target.iterdir(), target):
+        os.chown(path, known.owner, -1)
     return target
 
 
@@ -362,6 +364,7 @@ OPERATIONS: dict[str, Callable[[dict[str, Any], Progress], dict[str, Any]]] = {
     "up": up,
     "reset": reset,
     "down": down,
+    "names": names,
     "status": status,
     "load": load,
     "image": image,

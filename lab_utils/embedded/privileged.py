@@ -3,6 +3,9 @@
 As root, an operation is simply called. As a user, it runs in a second process behind sudo, which is told on its
 standard input what to do and answers line by line in JSON: {"step": …}, {"note": …}, {"now": …}, {"done": …}, at last
 {"result": …} or {"error": …}. It writes below /var/lib and /var/cache only, never in a home.
+
+Its standard input stays open until it has answered. A user cannot signal what runs behind sudo; but whatever ends the
+user's process (Ctrl-C, `timeout`, CI, kill -9) closes that pipe, and then the other side takes back what it began.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from lab_utils import errors
@@ -32,7 +36,7 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
         return answer
     if not shutil.which("sudo"):
         raise HostLacks(f"this needs root ({WHY}) and there is no sudo", "Run `lab` as root, or use another provider: lab doctor")
-    passed = {key: value for key, value in os.environ.items() if key.startswith(("LAB_", "GO")) or key.lower().endswith("_proxy")}
+    passed = {key: value for key, value in os.environ.items() if key.startswith(("LAB_", "GO", "PIP_")) or key.lower().endswith("_proxy")}
     passed["XDG_CACHE_HOME"] = str(cache_dir().parent)  # the user's own cache; what root adds to it is given back to the user
     passed["PATH"] = os.environ["PATH"]
     if subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
@@ -57,33 +61,50 @@ def table() -> dict[str, Any]:
 
 
 def _converse(words: list[str], message: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin and process.stdout
-    try:
-        process.stdin.write(json.dumps(message))
-        process.stdin.close()
-        with ExitStack() as steps:
-            for line in process.stdout:
-                said = json.loads(line)
-                if "step" in said:
-                    steps.enter_context(progress.step(said["step"]))
-                elif "done" in said:
-                    steps.pop_all().close()
-                elif "note" in said:
-                    progress.note(said["note"])
-                elif "now" in said:
-                    progress.now(said["now"])
-                elif "error" in said:
-                    kind = getattr(errors, said["error"], LabError)
-                    raise rebuilt(kind, said)
-                elif "result" in said:
-                    return dict(said["result"])
-    except KeyboardInterrupt:
-        process.wait()  # it got the Ctrl-C as well, and cleans up
-        raise
-    finally:
-        process.wait()
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin and process.stdout
+        try:
+            with suppress(BrokenPipeError):  # it has ended already, and said why
+                process.stdin.write(json.dumps(message) + "\n")
+                process.stdin.flush()
+            with ExitStack() as steps:
+                for line in process.stdout:
+                    said = json.loads(line)
+                    if "step" in said:
+                        steps.enter_context(progress.step(said["step"]))
+                    elif "done" in said:
+                        steps.pop_all().close()
+                    elif "note" in said:
+                        progress.note(said["note"])
+                    elif "now" in said:
+                        progress.now(said["now"])
+                    elif "error" in said:
+                        kind = getattr(errors, said["error"], LabError)
+                        raise rebuilt(kind, said)
+                    elif "result" in said:
+                        return dict(said["result"])
+        finally:
+            try:
+                _hang_up(process, progress)
+            except KeyboardInterrupt:  # `timeout` sends its signal twice, and whoever is impatient another Ctrl-C
+                progress.note("what was begun is being taken back; once more, and that goes on by itself")
+                _hang_up(process, progress)
+    if process.returncode != 1:  # which is sudo's own no
+        raise LabError(f"the part of this command that is root ended with code {process.returncode} and without an answer", "Try again")
     raise HostLacks("sudo did not let the command run", "Ask whoever administers this machine, or use another provider: lab doctor")
+
+
+def _hang_up(process: subprocess.Popen[str], progress: Progress) -> None:
+    """Say that nothing more is wanted, and wait until the other side has ended. One that was at work cleans up, and tells of it: not
+    read, that would fill the pipe and never end."""
+    assert process.stdin and process.stdout
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    for line in process.stdout:
+        with suppress(ValueError):  # the interruption may have torn a line
+            if note := json.loads(line).get("note"):
+                progress.note(note)
+    process.wait()
 
 
 def rebuilt(kind: type[LabError], said: dict[str, Any]) -> LabError:
@@ -112,18 +133,55 @@ class Told:
 
 
 def _say(**words: Any) -> None:
-    print(json.dumps(words), flush=True)
+    try:
+        print(json.dumps(words), flush=True)
+    except BrokenPipeError:  # nobody listens any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:
-    message = json.load(sys.stdin)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPPING:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as for `nohup lab up &`
+            signal.signal(number, _stop)
     try:
-        _say(result=table()[message["operation"]](message["request"], Told()))
-    except LabError as error:
-        _say(error=type(error).__name__, what=error.what, mend=error.mend)
+        message = json.loads(sys.stdin.readline())
+        threading.Thread(target=_listen, daemon=True).start()
+        _say(**_answer(message))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _answer(message: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"result": table()[message["operation"]](message["request"], Told())}
+    except LabError as error:
+        return {"error": type(error).__name__, "what": error.what, "mend": error.mend}
+    except OSError as error:  # a full disk, a file that may not be written: the system's own words, and which file
+        return {"error": "HostLacks", "what": f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", "mend": ""}
+    finally:
+        _go_on()  # whoever has the answer hangs up
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _stop(*_: object) -> None:
+    """Once. A Ctrl-C, or a terminal that is closed, reaches us by itself, through sudo, and as the end of our input: the others must
+    not stop the clean-up."""
+    _go_on()
+    raise KeyboardInterrupt
+
+
+def _go_on() -> None:
+    for number in STOPPING:
+        signal.signal(number, lambda *_: None)
+
+
+def _listen() -> None:
+    """Until whoever asked is gone. By read(2): a thread that holds sys.stdin would be in the way when Python ends."""
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 /var/lib/kubernetes-inside-out/NAME/
     state.json          this record
-    lock                held while a command works on the cluster
     nodes/NODE/         upper/ work/ root/ (the overlay), containerd/ (its images), console.log
     pristine/           what `reset` goes back to
+Beside it, .NAME.lock is held while a command works on the cluster, and .lock while one decides what it takes of the host.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class State:
     owner: int = 0
     finished: bool = False
     restoring: bool = False  # a reset has begun and its files are not all back
-    outside: str = ""  # the host's device towards the outside when the cluster was made
+    outside: str = ""  # the host's device towards the outside, when it was last asked for
+    boot: str = ""  # the boot of the host that `host_before` and `forward_rules` tell of
     host_before: dict[str, str] = field(default_factory=dict)  # /proc/sys file → what it said
     forward_rules: bool = False
     launchers: dict[str, list[int]] = field(default_factory=dict)  # node → [pid, start time] of its first process on the host
@@ -73,19 +74,35 @@ class State:
     def node_dir(self, node: str) -> Path:
         return self.folder / "nodes" / node
 
+    @property
+    def of_this_boot(self) -> bool:
+        """Has the host not booted since? A boot undoes all that was changed. A record from before boots were noted counts as new."""
+        return self.boot in ("", boot_id())
+
     def save(self) -> None:
+        """For root alone: the nodes' ssh key is in it, and kubeadm's token."""
         self.folder.mkdir(parents=True, exist_ok=True)
         draft = self.folder / "state.json.new"
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
         draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
         draft.replace(self.folder / "state.json")
+
+    def forget(self) -> None:
+        """From here on no other cluster takes this one into account. Its folder is still there."""
+        (self.folder / "state.json").unlink(missing_ok=True)
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def load(name: str) -> State | None:
     path = root_state_dir() / name / "state.json"
-    if not path.exists():
-        return None
     try:
         return State(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
     except (ValueError, TypeError) as error:
         raise BadInput(f"{path} cannot be read ({error})", f"Remove what is left with `lab down --name {name}`") from None
 
@@ -112,6 +129,19 @@ def locked(name: str, progress: Progress) -> Iterator[None]:
         except BlockingIOError:
             progress.note(f"another command works on {name!r}; waiting for it")
             _wait(file.fileno(), name)
+        yield
+
+
+@contextmanager
+def host_lock() -> Iterator[None]:
+    """One command at a time decides what its cluster takes of the host, or gives back: a number, addresses, settings.
+
+    Two clusters' commands run side by side otherwise. It is held for a moment only, and by one command never twice.
+    """
+    folder = root_state_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:  # no cluster's lock is called so
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -121,7 +121,7 @@ def _hint(said: Sequence[str]) -> str:
 
 def furnish(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) -> None:
     """What our nodes have and kind's have not."""
-    name_nodes(nodes)
+    settle(nodes)
     missing = [node for node in nodes if not node.run(["test", "-x", f"{PLUGINS_FOLDER}/{PLUGINS[0]}"]).ok]
     if missing:
         from lab_utils.artifacts import programs
@@ -140,9 +140,15 @@ def _put_plugin(node: Node, name: str, path: Path) -> None:
     node.put(path, f"{PLUGINS_FOLDER}/{name}", 0o755)
 
 
-def name_nodes(nodes: Sequence[Node]) -> None:
-    """The prompt, `hostname` and the journal say cp, w1, w2. Docker sets the container's own name again when it starts one."""
-    each(nodes, lambda node: node.run(["sh", "-c", 'hostname "$0" && echo "$0" > /etc/hostname', node.name], check=True))
+def settle(nodes: Sequence[Node]) -> None:
+    """What Docker sets anew whenever it starts a container.
+
+    The prompt, `hostname` and the journal say cp, w1, w2, not the container's name. And a node forwards: a container does when the host's
+    first network namespace does, which need not be the one that Docker lives in. CNI's bridge plugin switches it on, but only on a node
+    with a Pod of its own address; on a control plane without one, a NodePort would answer for no Pod of another node.
+    """
+    script = 'hostname "$0" && echo "$0" > /etc/hostname && sysctl -qw net.ipv4.ip_forward=1'
+    each(nodes, lambda node: node.run(["sh", "-c", script, node.name], check=True))
 
 
 def load_cached_images(record: ClusterRecord, node: Node, progress: Progress) -> None:

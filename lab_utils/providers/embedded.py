@@ -9,12 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, load_record
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
+from lab_utils.embedded.host import seems_to_lack
 from lab_utils.embedded.privileged import perform
 from lab_utils.errors import HostLacks, LabError
+from lab_utils.paths import root_state_dir
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, cluster_keys, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, cluster_keys, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 
 NEEDED = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
@@ -36,27 +38,34 @@ class Embedded:
         if os.geteuid() != 0 and not shutil.which("sudo"):
             return Usability(self.name, False, "it needs root, and there is no sudo", "Run `lab` as root")
         try:
-            lacks = perform("kernel_lacks", {}, Silent())["lacks"] if os.geteuid() == 0 else []
+            # Without root it is not asked for a password here: `up` looks again.
+            lacks = perform("kernel_lacks", {}, Silent())["lacks"] if os.geteuid() == 0 else seems_to_lack()
         except LabError as error:
             return Usability(self.name, False, error.what, error.mend)
         if lacks:
-            return Usability(
-                self.name,
-                False,
-                f"this kernel has no {', no '.join(lacks)}",
-                "Load the modules (modprobe vxlan overlay), or use --provider vagrant",
-            )
+            return self._lacking(lacks)
         return Usability(self.name, True, "Linux namespaces, a kubeadm cluster in well under a minute")
 
+    def _lacking(self, what: list[str]) -> Usability:
+        mend = "Load the modules (modprobe vxlan overlay), or use --provider vagrant"
+        return Usability(self.name, False, f"this kernel has no {', no '.join(what)}", mend)
+
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
-        usable = self.usability()
-        if not usable.usable:
-            raise HostLacks(f"the embedded provider cannot run here: {usable.why}", usable.mend)
+        _need(self.usability())
+        with locked(spec.name, progress):
+            return self._up(spec, progress)
+
+    def _up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         folder = cluster_dir(spec.name)
-        before = load_record(spec.name).options if (folder / "cluster.json").exists() else {}  # what was added once stays
+        known = load_record(spec.name) if (folder / "cluster.json").exists() else None
+        before = known.options if known else {}  # what was added once stays
         if before:
             spec = as_it_is(spec, before)
-        check_room(spec.workers + 1)
+        stopped = spec.workers + 1 - (_running(spec.name, progress) if known else 0)
+        if stopped > 0:
+            if os.geteuid() != 0 and (lacks := perform("kernel_lacks", {}, progress)["lacks"]):
+                _need(self._lacking(lacks))
+            check_room(stopped, disk=not known or known.state != "up")
         made = perform("prepare", {}, progress)
         keys = cluster_keys(folder)
         record = ClusterRecord(
@@ -90,13 +99,25 @@ class Embedded:
         return with_addons(connect(spec.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:
-        perform("down", {"name": name}, progress)
-        shutil.rmtree(cluster_dir(name), ignore_errors=True)
+        with locked(name, progress):
+            perform("down", {"name": name}, progress)
+            shutil.rmtree(cluster_dir(name), ignore_errors=True)
+
+    def forgotten(self) -> list[str]:
+        """Clusters of this user that only root's side knows any more. It is asked only where there may be one: it may take a password."""
+        there = {path.parent.name for path in root_state_dir().glob("*/state.json")}
+        if there <= set(known_clusters()) or not self.usability().usable:
+            return []
+        try:
+            return list(perform("names", {"owner": os.getuid()}, Silent())["names"])
+        except HostLacks:
+            return []  # who may not become root has made none
 
     def reset(self, name: str, progress: Progress) -> Cluster:
         record = load_record(name)
-        perform("reset", {"name": name, "kubectl": record.kubectl}, progress)
-        return with_addons(connect(name), progress)
+        with locked(name, progress):
+            perform("reset", {"name": name, "kubectl": record.kubectl}, progress)
+            return with_addons(connect(name), progress)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
         running = {node["name"]: node["running"] for node in perform("status", {"name": record.name}, Silent())["nodes"]}
@@ -134,8 +155,17 @@ def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str])
     record.but(nodes=nodes, state="up").save()
 
 
-def check_room(nodes: int) -> None:
-    """Refuse before anything is made when memory or disk would not suffice."""
+def _need(usable: Usability) -> None:
+    if not usable.usable:
+        raise HostLacks(f"the embedded provider cannot run here: {usable.why}", usable.mend)
+
+
+def _running(name: str, progress: Progress) -> int:
+    return sum(node["running"] for node in perform("status", {"name": name}, progress)["nodes"])
+
+
+def check_room(nodes: int, *, disk: bool = True) -> None:
+    """Refuse before any of these nodes is made or started when memory or disk would not suffice."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) // 1024
     needed = nodes * MEGABYTES_PER_NODE
@@ -143,9 +173,9 @@ def check_room(nodes: int) -> None:
         raise HostLacks(
             f"{nodes} nodes need about {needed} MB of memory, and {available} MB are free", "Close something, or ask for fewer: --workers 0"
         )
-    place = next(folder for folder in [Path("/var/lib/kubernetes-inside-out"), Path("/var/lib"), Path("/")] if folder.exists())
+    place = next(folder for folder in (root_state_dir(), *root_state_dir().parents) if folder.exists())
     free = shutil.disk_usage(place).free // 2**20
-    if free < MEGABYTES_OF_DISK:
+    if disk and free < MEGABYTES_OF_DISK:
         raise HostLacks(
             f"about {MEGABYTES_OF_DISK} MB of disk are needed below {place}, and {free} MB are free", "Make room, or `lab down --all`"
         )

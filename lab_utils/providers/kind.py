@@ -119,7 +119,7 @@ class Kind:
             with progress.step("Waiting until Pods reach each other on every node"):
                 gate.api()
                 gate.everything()
-            bootstrap.name_nodes(nodes)  # last: a container that starts takes the name that Docker gave it
+            bootstrap.settle(nodes)  # last: a container that starts takes the name that Docker gave it
         return with_addons(connect(record.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.cli import COMMANDS
+from lab_utils.embedded.state import State, all_states
 
 
 def lab(*words: str, state: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,6 +58,16 @@ def test_a_mistake_gets_one_clear_line(mistake: str, tmp_path: Path) -> None:
 
 def test_removing_what_is_not_there_is_no_mistake(tmp_path: Path) -> None:
     assert lab("down", "--name", "nowhere", state=tmp_path).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's record of a cluster is for root alone")
+def test_down_all_removes_clusters_of_this_user_whose_own_record_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_STATE", str(tmp_path))
+    for number, (name, owner) in enumerate({"mine": 0, "another": 1000}.items(), start=998):
+        State(name, number, f"172.31.{number - 900}.0/24", ["cp"], "", "", "", owner=owner).save()
+    said = lab("down", "--all", state=tmp_path)
+    assert said.returncode == 0 and "Removing cluster mine" in said.stderr
+    assert [known.name for known in all_states()] == ["another"]
 
 
 def test_no_cluster_is_a_healthy_state(tmp_path: Path) -> None:
@@ -126,3 +137,11 @@ def test_every_command_explains_itself(tmp_path: Path) -> None:
         said = lab(name, "--help", state=tmp_path)
         assert said.returncode == 0, f"{name}: {said.stderr}"
         assert len(said.stdout.splitlines()) > 2, name
+
+
+@pytest.mark.skipif(not Path("/usr/sbin/nft").exists(), reason="nftables is not installed here")
+def test_programs_that_an_ordinary_users_path_leaves_out_are_found(tmp_path: Path) -> None:
+    """On Debian a user's PATH has no /usr/sbin, where nft is."""
+    report = json.loads(lab("doctor", "--json", state=tmp_path, PATH="/usr/local/bin:/usr/bin:/bin").stdout)
+    embedded = next(each for each in report["providers"] if each["name"] == "embedded")
+    assert "nft" not in embedded["why"] + embedded["mend"]

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab_utils.embedded import network
 from lab_utils.embedded.network import Plan, free_subnet, mac, parse_nameservers
 from lab_utils.errors import HostLacks
+from lab_utils.run import Result
 
 
 def test_a_busy_subnet_is_passed_over() -> None:
@@ -52,3 +54,17 @@ def test_addresses_begin_at_eleven_and_cards_keep_their_number() -> None:
 def test_a_name_server_on_the_hosts_loopback_is_of_no_use_to_a_node() -> None:
     text = "# made by hand\nnameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch example.org\nnameserver fe80::1%eth0\nnameserver ::1\n"
     assert parse_nameservers(text) == ["192.0.2.1", "fe80::1%eth0"]
+
+
+@pytest.mark.parametrize(
+    ("said", "device"),
+    [
+        (Result('[{"dst":"1.1.1.1","gateway":"192.0.2.1","dev":"eth0","prefsrc":"192.0.2.2"}]', "", 0), "eth0"),
+        (Result('[{"dst":"1.1.1.1","dev":"wg0","table":"51820","prefsrc":"10.0.0.2"}]', "", 0), "wg0"),
+        (Result("", "RTNETLINK answers: Network is unreachable", 2), ""),
+    ],
+    ids=["default route", "VPN", "nowhere"],
+)
+def test_the_way_out_is_the_one_that_a_packet_would_take(said: Result, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "run", lambda words, check: said)
+    assert network.uplink() == device

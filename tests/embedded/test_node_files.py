@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from lab_utils.embedded.cgroups import own_groups
-from lab_utils.embedded.node import containerd_config, place
+from lab_utils.embedded.node import containerd_config, link_tree, place
 
 CONFIG = "  restrict_oom_score_adj = false\n        SystemdCgroup = true\n"
 
@@ -45,3 +46,29 @@ def test_our_own_groups_are_read_for_every_layout() -> None:
     assert v2 == {"": "/user.slice/user-1000.slice/session-2.scope"}
     hybrid = own_groups("9:name=systemd:/\n4:memory:/a/b\n2:cpu,cpuacct:/\n0::/\n")
     assert hybrid == {"systemd": "/", "memory": "/a/b", "cpu": "/", "cpuacct": "/", "": "/"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """An image store: a file that is shared, and a database that is written to."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    (folder / "blob").write_text("an image")
+    (folder / "meta.db").write_text("a database")
+    return folder
+
+
+def test_a_node_shares_the_image_stores_files_but_for_the_databases(store: Path, tmp_path: Path) -> None:
+    link_tree(store, tmp_path / "node")
+    assert (tmp_path / "node/blob").samefile(store / "blob")
+    assert not (tmp_path / "node/meta.db").samefile(store / "meta.db")
+    assert (tmp_path / "node/meta.db").read_text() == "a database"
+
+
+def test_a_node_on_another_file_system_gets_a_copy(store: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        target = Path(elsewhere, "node")
+        if target.parent.stat().st_dev == store.stat().st_dev:
+            pytest.skip("temporary files are on the same file system as /dev/shm")
+        link_tree(store, target)
+        assert {path.name: path.read_text() for path in target.iterdir()} == {"blob": "an image", "meta.db": "a database"}

@@ -103,7 +103,10 @@ def door_answers(name: str) -> int:
     cluster = connect(name)
     cluster.apply(DOOR, "default")
     cluster.wait("pod/door condition=Ready -n default", timeout=180)
-    said = run(["curl", "-s", "--retry", "20", "--retry-all-errors", "--retry-delay", "1", "http://127.0.0.1:18080/hostname"], check=False)
+    said = run(
+        ["curl", "-s", "-m", "10", "--retry", "20", "--retry-all-errors", "--retry-delay", "1", "http://127.0.0.1:18080/hostname"],
+        check=False,
+    )
     cluster.delete(DOOR, "default")
     click.echo(f"{'ok' if said.stdout == 'door' else 'FAIL'}  --port: a NodePort answers on the host: {said.stdout!r} {said.stderr}")
     return 0 if said.stdout == "door" else 1

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab_utils import errors
+from lab_utils.cluster import ClusterRecord
 from lab_utils.embedded.privileged import rebuilt
 from lab_utils.errors import CommandFailed, HostLacks, LabError, Unhealthy
-from lab_utils.providers import embedded
+from lab_utils.progress import Silent
+from lab_utils.providers import ClusterSpec, Usability, embedded
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -23,9 +27,79 @@ def test_too_little_memory_is_said_with_what_is_needed(monkeypatch: pytest.Monke
 
 
 def test_a_full_disk_is_said_with_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAB_STATE", raising=False)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 100, 0))
     with pytest.raises(HostLacks, match=r"of disk are needed below /var/lib.*lab down --all"):
         embedded.check_room(1)
+
+
+def test_the_disk_is_the_one_that_the_state_is_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_STATE", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 100, 0))
+    with pytest.raises(HostLacks, match=f"of disk are needed below {tmp_path}, and 0 MB"):
+        embedded.check_room(1)
+
+
+class Root:
+    """Root's side, and how much room was asked for. It goes no further than that."""
+
+    def __init__(self, running: int, lacks: list[str]) -> None:
+        self.running, self.lacks = running, lacks
+        self.asked: list[str] = []
+        self.room: list[tuple[int, bool]] = []
+
+    def perform(self, operation: str, request: dict[str, Any], progress: object) -> dict[str, Any]:
+        self.asked.append(operation)
+        if operation == "prepare":
+            raise LabError("far enough")
+        nodes = [{"name": name, "running": number < self.running} for number, name in enumerate(("cp", "w1", "w2"))]
+        answers: dict[str, dict[str, Any]] = {"status": {"nodes": nodes}, "kernel_lacks": {"lacks": self.lacks}}
+        return answers[operation]
+
+    def check_room(self, nodes: int, *, disk: bool) -> None:
+        self.room.append((nodes, disk))
+
+
+def root(monkeypatch: pytest.MonkeyPatch, folder: Path, *, state: str = "", running: int = 0, lacks: list[str] | None = None) -> Root:
+    """A host with a cluster in that state, of whose three nodes so many run. Nobody here is root."""
+    side = Root(running, lacks or [])
+    monkeypatch.setenv("LAB_STATE", str(folder))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(embedded, "perform", side.perform)
+    monkeypatch.setattr(embedded, "check_room", side.check_room)
+    monkeypatch.setattr(embedded.Embedded, "usability", lambda self: Usability("embedded", True, ""))
+    if state:
+        options = {"bare": False, "guarded": False, "proxy_mode": "iptables"}
+        ClusterRecord("lab", "embedded", state, str(folder / "kubeconfig"), [], options=options).save()
+    return side
+
+
+@pytest.mark.parametrize(
+    ("state", "running", "room"),
+    [
+        ("", 0, [(3, True)]),
+        ("up", 3, []),
+        ("up", 2, [(1, False)]),
+        ("up", 0, [(3, False)]),
+        ("creating", 0, [(3, True)]),
+    ],
+    ids=["new", "running", "one node stopped", "all stopped", "half made"],
+)
+def test_room_is_asked_for_what_does_not_run_yet(
+    state: str, running: int, room: list[tuple[int, bool]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side = root(monkeypatch, tmp_path, state=state, running=running)
+    with pytest.raises(LabError, match="far enough"):
+        embedded.PROVIDER.up(ClusterSpec("lab"), Silent())
+    assert side.room == room
+
+
+def test_a_kernel_that_cannot_is_said_before_anything_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = root(monkeypatch, tmp_path, lacks=["VXLAN devices", "bridges"])
+    with pytest.raises(HostLacks, match=r"cannot run here: this kernel has no VXLAN devices, no bridges\. Load the modules"):
+        embedded.PROVIDER.up(ClusterSpec("lab"), Silent())
+    assert side.asked == ["kernel_lacks"]
+    assert not list(tmp_path.rglob("*.json")), "nothing was recorded"
 
 
 @pytest.mark.parametrize("kind", [HostLacks, Unhealthy, errors.Busy, errors.NoSuchCluster, LabError])

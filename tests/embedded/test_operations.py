@@ -1,0 +1,164 @@
+"""What root's half decides, with nodes that are only pretended."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils.embedded import network, node, operations, state
+from lab_utils.embedded.gate import Gate
+from lab_utils.embedded.state import State
+from lab_utils.errors import LabError, Unhealthy
+from lab_utils.progress import Silent
+
+OPTIONS = {"proxy_mode": "", "host_key": "", "host_key_public": "", "authorized_key": "", "kubernetes": "", "images": {}, "bare": False}
+REQUEST = {**OPTIONS, "name": "lab", "workers": 1, "lower": "/", "store": "/", "owner": 0, "kubectl": "kubectl"}
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAB_STATE", str(tmp_path))
+    return tmp_path / "root"
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, what: str) -> None:
+        self.notes.append(what)
+
+
+def finished(name: str = "lab", owner: int = 0) -> State:
+    known = State(name, 998, "172.31.64.0/24", ["cp", "w1"], "/", "/", "token", options=dict(OPTIONS), finished=True, owner=owner)
+    known.save()
+    return known
+
+
+class TestUpOfARunningCluster:
+    @pytest.fixture(autouse=True)
+    def running(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both nodes run; what would touch the host is left out."""
+        self.wired: list[str] = []
+        monkeypatch.setattr(node, "init_pid", lambda known, name: 1)
+        monkeypatch.setattr(operations, "_wire", lambda known: self.wired.append(known.name))
+        monkeypatch.setattr(operations, "_boot", lambda known, names: pytest.fail(f"{names} are booted"))
+        monkeypatch.setattr(operations, "_admin_conf", lambda known: "a kubeconfig")
+        monkeypatch.setattr(network, "fence", lambda plan, closed: None)
+
+    def gate(self, monkeypatch: pytest.MonkeyPatch, nodes_missing: Callable[[Gate], str]) -> None:
+        """A cluster of which at most its nodes' readiness is missing, and nobody waits for longer than a moment."""
+        for name in ("account_missing", "coredns_missing", "traffic_missing"):
+            monkeypatch.setattr(Gate, name, lambda gate: "")
+        monkeypatch.setattr(Gate, "nodes_missing", nodes_missing)
+        monkeypatch.setattr(Gate, "seconds", 0.5)
+
+    def test_one_that_works_is_asked_once_and_its_way_out_is_seen_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+        self.gate(monkeypatch, lambda gate: asked.append("nodes") or "")  # type: ignore[func-returns-value]
+        finished()
+        heard = Heard()
+        assert operations.up(REQUEST, heard)["kubeconfig"] == "a kubeconfig"
+        assert (asked, self.wired, heard.notes) == (["nodes"], ["lab"], [])
+
+    def test_one_that_does_not_work_is_not_called_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gate(monkeypatch, lambda gate: "not Ready: w1")
+        finished()
+        heard = Heard()
+        with pytest.raises(Unhealthy, match=r"nodes Ready did not come about within 0 s: not Ready: w1.*lab diagnose --name lab"):
+            operations.up(REQUEST, heard)
+        assert heard.notes == ["all nodes run, and the cluster does not work: not Ready: w1"]
+
+    def test_one_that_is_about_to_work_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        late = iter(["not Ready: w1", "not Ready: w1"])
+        self.gate(monkeypatch, lambda gate: next(late, ""))
+        finished()
+        assert [each["name"] for each in operations.up(REQUEST, Heard())["nodes"]] == ["cp", "w1"]
+
+    def test_bare_nodes_are_asked_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gate(monkeypatch, lambda gate: pytest.fail("there is nothing to ask"))
+        known = finished()
+        known.options["bare"] = True
+        known.save()
+        assert operations.up(REQUEST, Heard())["kubeconfig"] == ""
+        assert self.wired == ["lab"]
+
+
+def test_two_commands_at_once_never_take_the_same_number_or_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly() -> list[str]:
+        time.sleep(0.05)  # long enough for the others to look, too
+        return []
+
+    monkeypatch.setattr(network, "subnets_in_use", slowly)
+    monkeypatch.setattr(operations, "_create", lambda new, request, progress: {"index": new.index, "subnet": new.subnet})
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda name: operations.up({**REQUEST, "name": name}, Silent()), ["one", "two", "three"]))
+    assert len({each["index"] for each in made}) == len({each["subnet"] for each in made}) == 3
+
+
+class TestAnUpThatFails:
+    @pytest.fixture(autouse=True)
+    def fails(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setattr(operations, "_create", self.fail)
+        for name in ("close_way_out", "fence", "remove"):
+            monkeypatch.setattr(network, name, lambda *_, **__: None)
+
+    def fail(self, new: State, *_: Any) -> None:
+        new.node_dir("cp").mkdir(parents=True)
+        (new.node_dir("cp") / "console.log").write_text("why")
+        raise Unhealthy("it does not work")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_its_logs_are_the_users(self) -> None:
+        heard = Heard()
+        with pytest.raises(Unhealthy):
+            operations.up({**REQUEST, "owner": 1000}, heard)
+        logs = Path(heard.notes[0].rpartition(" ")[2])
+        assert [(path.name, path.stat().st_uid) for path in logs.iterdir()] == [("cp-console.log", 1000)]
+        assert (logs.stat().st_uid, logs.stat().st_mode & 0o777) == (1000, 0o700)
+
+    def test_nothing_of_it_is_left_even_without_room_for_its_logs(self, monkeypatch: pytest.MonkeyPatch, own_state: Path) -> None:
+        def full(known: State) -> Path:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(operations, "_keep_logs", full)
+        with pytest.raises(OSError, match="No space left"):
+            operations.up(REQUEST, Silent())
+        assert not (own_state / "lab").exists()
+
+
+def test_what_a_killed_down_has_left_is_removed_by_the_next(own_state: Path) -> None:
+    known = finished()
+    (known.node_dir("cp") / "upper").mkdir(parents=True)
+    known.forget()
+    operations.down({"name": "lab"}, Silent())
+    assert not (own_state / "lab").exists()
+
+
+def test_what_a_killed_down_has_left_does_not_become_a_new_clusters(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = finished()
+    (known.node_dir("cp") / "upper").mkdir(parents=True)
+    known.forget()
+    monkeypatch.setattr(operations, "_create", lambda new, request, progress: {"left": new.node_dir("cp").exists()})
+    assert operations.up(REQUEST, Silent()) == {"left": False}
+
+
+def test_a_user_is_told_the_names_of_that_users_clusters_alone() -> None:
+    finished("hers", owner=1000)
+    finished("his", owner=1001)
+    assert operations.OPERATIONS["names"]({"owner": 1000}, Silent()) == {"names": ["hers"]}
+
+
+def test_a_record_that_goes_while_it_is_looked_for_is_no_record() -> None:
+    known = finished()
+    known.forget()
+    assert state.load("lab") is None
+    with pytest.raises(LabError, match="there is no embedded cluster named 'lab'"):
+        operations._known("lab")

@@ -1,0 +1,158 @@
+"""Two processes talk through a pipe. Whatever ends the one, the other takes back what it began, and says so in one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lab_utils.embedded import privileged
+from lab_utils.errors import HostLacks, LabError
+from lab_utils.progress import Silent
+from tests.conftest import Said
+
+# The other side, with an operation of the test's own. Its clean-up is disturbed, says more than a pipe holds, and leaves a file.
+ROOT = """
+import errno, os, signal, sys, time
+from pathlib import Path
+from lab_utils.embedded import privileged
+from lab_utils.errors import Unhealthy
+from lab_utils.run import run
+
+def work(request, progress):
+    try:
+        with progress.step("working"):
+            progress.note("begun")
+            run(["sleep", "60"])
+    except BaseException:
+        for number in 3 * [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]:
+            os.kill(os.getpid(), number)
+        for _ in range(2000):
+            progress.note("removing " + "x" * 60)
+        time.sleep(0.2)
+        Path(request["clean"]).touch()
+        raise
+
+def full(request, progress):
+    raise OSError(errno.ENOSPC, "No space left on device", "/var/lib/somewhere")
+
+def ill(request, progress):
+    raise Unhealthy("the what", "the mend")
+
+def killed(request, progress):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def answer(request, progress):
+    progress.note("a note")
+    return request
+
+privileged.table = lambda: {"work": work, "full": full, "ill": ill, "killed": killed, "answer": answer}
+privileged.main()
+"""
+WORDS = [sys.executable, "-c", ROOT]
+
+
+def appears(file: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < deadline, "it went on"
+        time.sleep(0.05)
+
+
+def ask(operation: str, said: Said | Silent | None = None, **request: str) -> dict[str, str]:
+    return privileged._converse(WORDS, {"operation": operation, "request": request}, said or Silent())
+
+
+def test_an_answer_comes_back_as_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("answer", Said(), word="ä") == {"word": "ä"}
+    assert capsys.readouterr().out == "  a note\n"
+
+
+def test_an_error_is_the_same_on_this_side() -> None:
+    with pytest.raises(LabError, match=r"the what\. the mend") as caught:
+        ask("ill")
+    assert caught.value.exit_code == 1
+
+
+def test_a_full_disk_is_one_line_that_names_the_file() -> None:
+    with pytest.raises(HostLacks) as caught:
+        ask("full")
+    assert str(caught.value) == "No space left on device: /var/lib/somewhere"
+
+
+def test_an_end_without_an_answer_is_not_taken_for_sudos_no() -> None:
+    with pytest.raises(LabError, match="ended with code -9 and without an answer"):
+        ask("killed")
+
+
+def test_a_no_of_sudo_is_said_however_early_it_comes() -> None:
+    with pytest.raises(HostLacks, match="sudo did not let the command run"):
+        privileged._converse(["false"], {"operation": "answer", "request": {"long": "x" * 100_000}}, Silent())
+
+
+class Interrupted(Silent):
+    """A Ctrl-C as soon as the other side has begun, and perhaps more while it cleans up."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+        self.heard: list[str] = []
+
+    def note(self, what: str) -> None:
+        self.heard.append(what)
+        if self.times and what.startswith(("begun", "removing")):
+            self.times -= 1
+            raise KeyboardInterrupt
+
+
+def test_an_interruption_waits_for_the_clean_up_and_passes_on_what_that_says(tmp_path: Path) -> None:
+    progress = Interrupted(1)
+    with pytest.raises(KeyboardInterrupt):
+        ask("work", progress, clean=str(tmp_path / "clean"))
+    assert (tmp_path / "clean").exists()
+    assert len(progress.heard) == 2001
+
+
+def test_a_second_one_is_told_what_is_waited_for(tmp_path: Path) -> None:
+    progress = Interrupted(2)
+    with pytest.raises(KeyboardInterrupt):
+        ask("work", progress, clean=str(tmp_path / "clean"))
+    assert (tmp_path / "clean").exists()
+    assert "what was begun is being taken back; once more, and that goes on by itself" in progress.heard
+
+
+ASKING = f"""
+import sys
+from lab_utils.embedded import privileged
+request = {{"operation": "work", "request": {{"clean": sys.argv[1]}}}}
+privileged._converse([sys.executable, "-c", {ROOT!r}], request, privileged.Told())
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_the_users_process_the_other_side_cleans_up(how: signal.Signals, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ASKING, str(tmp_path / "clean")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout
+        while b"begun" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(how)
+    appears(tmp_path / "clean")
+
+
+def test_the_way_leads_through_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `sudo` that lets everybody through, and says what it was asked for."""
+    sudo = tmp_path / "bin/sudo"
+    sudo.parent.mkdir()
+    sudo.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n[ "$1" = -n ] && exit 0\nshift\nexec "$@"\n')
+    sudo.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sudo.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("LAB_STATE", str(tmp_path / "state"))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert privileged.perform("status", {"name": "nobodys"}, Silent()) == {"nodes": []}
+    asked = (tmp_path / "asked").read_text()
+    assert f"LAB_STATE={tmp_path}/state" in asked and "-B -m lab_utils.embedded.privileged" in asked
