@@ -62,6 +62,12 @@ def main() -> NoReturn:
     finish(lab, "lab")
 
 
+def with_sbin(path: str) -> str:
+    """PATH with the sbin beside each bin: Debian leaves those out for an ordinary user, and `ip`, `nft` and `sysctl` lie there."""
+    own = path.split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([*own, *(f"{folder.removesuffix('bin')}sbin" for folder in own if folder.endswith("/bin"))]))
+
+
 def finish(command: click.Command, name: str) -> NoReturn:
     """Run a command to the end of this process; print what a person can mend as one line, and nothing twice."""
     stopped = 130
@@ -75,8 +81,7 @@ def finish(command: click.Command, name: str) -> NoReturn:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
-    # Debian leaves these out of an ordinary user's PATH, and `ip`, `nft` and `sysctl` lie there.
-    os.environ["PATH"] = os.pathsep.join(dict.fromkeys([*os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin"]))
+    os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
     try:
         code = command.main(prog_name=name, standalone_mode=False)
     except LabError as error:
