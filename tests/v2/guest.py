@@ -35,7 +35,7 @@ PACKAGES = [
 ]
 
 # All that `lab doctor`, `up`, `reset`, `status`, `ssh`, `kubectl` and `down` import; notebooks are not looked at here.
-WHEELS = ["click", "rich", "platformdirs", "pooch", "paramiko", "cryptography", "kubernetes", "PyYAML", "jsonschema", "setuptools>=68"]
+WHEELS = ["click", "rich", "platformdirs", "pooch", "paramiko", "cryptography", "kubernetes", "PyYAML", "jsonschema", "hatchling"]
 
 UNIT = """[Unit]
 Description=What is to be proven on this machine
