@@ -147,8 +147,13 @@ class Watcher:
         score = f"{grade.score}/{grade.max_score}" if grade.status == "graded" else grade.status
         rest = f"{left} left, about {_duration(eta)}" if left else f"all done in {_duration(time.monotonic() - self.start)}"
         why = f" ({grade.message[:100]})" if grade.message else ""
-        line = f" {mark} {grade.student[:40]:<24} {score:>9}  {grade.seconds:6.1f} s   {rest}{why}"
-        click.echo(line.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8"), err=True)
+        self._line(f" {mark} {grade.student[:40]:<24} {score:>9}  {grade.seconds:6.1f} s   {rest}{why}")
+
+    def again(self, entry: Any, why: str) -> None:
+        self._line(f" ↻ {entry.student[:40]:<24} is graded once more; the first time something went wrong here: {why[:200]}")
+
+    def _line(self, text: str) -> None:
+        click.echo(text.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8"), err=True)
 
 
 def _duration(seconds: float) -> str:

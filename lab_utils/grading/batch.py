@@ -48,6 +48,8 @@ class Slot:
 class Watcher(Protocol):
     def begun(self, total: int, kept: int) -> None: ...
 
+    def again(self, entry: Entry, why: str) -> None: ...
+
     def finished(self, grade: Grade, left: int, eta: float) -> None: ...
 
 
@@ -160,6 +162,9 @@ class _Batch:
                     grade = Grade.begin(entry, self.files.spec)
                     grade.status, grade.message = "error", f"it could not be graded: {error}. Run the same command again"
                     grade.finish(self.files.spec, f"not executed: {error}")
+                else:
+                    with self.lock:
+                        self.watcher.again(entry, str(error))
         assert grade
         grade.fingerprint = self.prints[entry.submission]
         grade.report = f"reports/{slug(entry)}.html"

@@ -67,7 +67,15 @@ def begin(files: LabFiles, cluster: Cluster) -> State:
         lab = Workspace(files.spec, files.checks, cluster, "grader", Store(files.name, Path(folder)))
         access.revoke(cluster)
         clean(lab)
-    return look(cluster)
+    return look_when_well(cluster)
+
+
+def look_when_well(cluster: Cluster) -> State:
+    """How it looks as soon as all of it works, or as it is if that takes too long. Looked at before, it never again looks the same."""
+    deadline = time.monotonic() + SETTLE_SECONDS * cluster.patience
+    while not well(now := look(cluster)) and time.monotonic() < deadline:
+        time.sleep(2)
+    return now
 
 
 def look(cluster: Cluster) -> State:
@@ -185,11 +193,8 @@ class ClusterArena:
         access.fence(self.cluster, True)  # which a reset takes down
         lab.cluster = self.cluster
         # A cluster made anew is the new measure: its provider may build it a little differently than it once did.
-        deadline = time.monotonic() + SETTLE_SECONDS * self.cluster.patience
-        while not well(now := look(self.cluster)) and time.monotonic() < deadline:
-            time.sleep(2)
-        self.baseline = now
-        self.tell({"event": "baseline", "baseline": now})
+        self.baseline = look_when_well(self.cluster)
+        self.tell({"event": "baseline", "baseline": self.baseline})
 
 
 def well(state: State) -> bool:

@@ -8,6 +8,7 @@ record: nothing of the user's own ~/.ssh is read or written.
 from __future__ import annotations
 
 import base64
+import logging
 import shlex
 import threading
 import time
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     import paramiko
 
 PIECE = 1 << 18
+
+# A connection that breaks (the node was reset) is an error of ours or opened again; not a line of paramiko's in the middle of a report.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class SshNode(FilesByCommands):

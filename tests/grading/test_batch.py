@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from lab_utils.cli.grade import grade
 from lab_utils.grading import batch, clusters
 from lab_utils.grading.results import Grade
+from lab_utils.grading.worker import WorkerFailed
 from lab_utils.labs.catalog import LabFiles
 from lab_utils.labs.spec import SCHEMAS
 from tests.grading.conftest import FULL, LAB, Notebook, as_bytes
@@ -299,6 +300,9 @@ def test_a_grade_without_a_cluster_does_not_stand_for_one_with_a_cluster(
         def begun(self, total: int, kept: int) -> None:
             counts.append(kept)
 
+        def again(self, entry: Any, why: str) -> None:
+            raise AssertionError(why)
+
         def finished(self, grade: Any, left: int, eta: float) -> None:
             pass
 
@@ -310,6 +314,24 @@ def test_a_grade_without_a_cluster_does_not_stand_for_one_with_a_cluster(
         work = batch.outstanding(files, entries, tmp_path / "out", Limits(), on_cluster=name != "none")
         batch.grade_all(files, entries, tmp_path / "out", [batch.Slot(name)], Limits(), Silent(), work)
     assert counts == [0, 1, 0, 1]
+
+
+def test_an_accident_of_ours_is_told_and_the_submission_is_graded_once_more(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first_goes_wrong(job: Any, *_: Any) -> Grade:
+        tries.append(job.verified)
+        if len(tries) == 1:
+            raise WorkerFailed("node w1 does not answer by ssh")
+        return at_once(job)
+
+    tries: list[bool] = []
+    monkeypatch.setenv("LAB_ROOT", str(root))
+    monkeypatch.setattr(batch, "grade_apart", first_goes_wrong)
+    words = ["90", str(hand_in(tmp_path / "in", ada="{}")), "--out", str(tmp_path / "out"), "--cluster", "none"]
+    done = CliRunner().invoke(grade, words, standalone_mode=False)
+    assert (done.return_value, len(tries)) == (0, 2)
+    assert "ada" in done.stderr and "once more" in done.stderr and "node w1 does not answer by ssh" in done.stderr
 
 
 def test_a_run_in_which_nothing_is_left_to_grade_needs_no_cluster(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
