@@ -73,9 +73,15 @@ def begin(files: LabFiles, cluster: Cluster) -> State:
 def look_when_well(cluster: Cluster) -> State:
     """How it looks as soon as all of it works, or as it is if that takes too long. Looked at before, it never again looks the same."""
     deadline = time.monotonic() + SETTLE_SECONDS * cluster.patience
-    while not well(now := look(cluster)) and time.monotonic() < deadline:
+    while True:
+        late = time.monotonic() > deadline
+        try:
+            if well(now := look(cluster)) or late:
+                return now
+        except LabError:  # a server that has just come back may leave a question unanswered
+            if late:
+                raise
         time.sleep(2)
-    return now
 
 
 def look(cluster: Cluster) -> State:
