@@ -23,7 +23,7 @@ from lab_utils.run import Result
 if TYPE_CHECKING:
     import paramiko
 
-PIECE = 1 << 18
+PIECE = 1 << 15  # what one packet carries
 
 # A connection that breaks (the node was reset) is an error of ours or opened again; not a line of paramiko's in the middle of a report.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -113,7 +113,7 @@ class SshNode(FilesByCommands):
 def _drain(channel: paramiko.Channel, data: bytes | None, timeout: float) -> Result:
     """Send `data`, collect both streams to their end, and the exit code; 124 when the time is over."""
     deadline = time.monotonic() + timeout
-    writer = threading.Thread(target=_send, args=(channel, data), daemon=True)
+    writer = threading.Thread(target=_send, args=(channel, data, deadline), daemon=True)
     writer.start()
     errors: list[bytes] = []
     reader = threading.Thread(target=_read_all, args=(channel.recv_stderr, errors, deadline, channel), daemon=True)
@@ -128,11 +128,16 @@ def _drain(channel: paramiko.Channel, data: bytes | None, timeout: float) -> Res
     return Result(b"".join(output).decode(errors="replace"), b"".join(errors).decode(errors="replace") + tail, code)
 
 
-def _send(channel: paramiko.Channel, data: bytes | None) -> None:
+def _send(channel: paramiko.Channel, data: bytes | None, deadline: float) -> None:
+    rest = memoryview(data or b"")
     try:
-        # In pieces: sendall copies all that is left after each packet, which for an image archive takes minutes.
-        for start in range(0, len(data or b""), PIECE):
-            channel.sendall((data or b"")[start : start + PIECE])
+        while rest:
+            try:
+                # Not sendall: it copies all that is left after each packet, which for an image archive takes minutes.
+                rest = rest[channel.send(bytes(rest[:PIECE])) :]
+            except TimeoutError:  # the readers' time limit, which is the channel's: a slow node takes no more just now
+                if time.monotonic() > deadline:
+                    return
         channel.shutdown_write()
     except OSError:
         pass  # the command ended without reading all of it; its exit code tells

@@ -118,6 +118,11 @@ class TestCommandsOnANode:
         big = "x" * 2_000_000
         assert len(cluster.nodes[-1].run("cat", input=big).stdout) == len(big)
 
+    def test_are_given_all_of_it_also_when_they_read_late(self, cluster: Cluster) -> None:
+        big = b"x" * 9_000_000  # several times what ssh sends ahead
+        done = cluster.nodes[-1].run("sleep 2; wc -c", input=big, timeout=60, check=True)
+        assert int(done.stdout) == len(big)
+
     def test_may_say_much(self, cluster: Cluster) -> None:
         assert len(cluster.nodes[-1].run("head -c 3000000 /dev/zero | tr '\\0' x").stdout) == 3_000_000
 
