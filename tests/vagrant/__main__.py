@@ -3,6 +3,7 @@
 python -m tests.vagrant          build the box, make a cluster of it, tell what it found, remove everything
 python -m tests.vagrant --keep   leave the folder, and say where: logs, reports and the box are in it
 python -m tests.vagrant --box F  take a box that an earlier run with --keep has built
+python -m tests.vagrant -k load  between `lab up` and `lab down` only what has this word in its name
 python -m tests.vagrant --bare   only machines on which nothing of Kubernetes runs (`lab up --bare`) and lab 01, in half the time
 """
 
@@ -52,12 +53,13 @@ PACKAGES = {
 @click.option("--keep", is_flag=True, help="Leave the folder.")
 @click.option("--box", "ready", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A box that is built already.")
 @click.option("--bare", is_flag=True, help="Only machines on which nothing of Kubernetes runs.")
-def main(keep: bool, ready: Path | None, bare: bool) -> None:
+@click.option("-k", "only", default="", metavar="WORD", help="Of what is proven on the cluster, only what has WORD in its name.")
+def main(keep: bool, ready: Path | None, bare: bool, only: str) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="lab-vagrant-", dir="/var/tmp"))
     try:
-        sys.exit(prove(folder, ready, bare))
+        sys.exit(prove(folder, ready, bare, only))
     except LabError as error:
         click.echo(f"lab: {error}", err=True)
         sys.exit(2)
@@ -72,7 +74,7 @@ def main(keep: bool, ready: Path | None, bare: bool) -> None:
         click.echo(f"{(time.monotonic() - start) / 60:.0f} minutes in all")
 
 
-def prove(folder: Path, ready: Path | None, bare: bool) -> int:
+def prove(folder: Path, ready: Path | None, bare: bool, only: str) -> int:
     check_host(folder)
     click.echo(
         "A box is built from Debian packages by vagrant/provision/*.sh, and virtual machines are made of it.\n"
@@ -86,7 +88,7 @@ def prove(folder: Path, ready: Path | None, bare: bool) -> int:
         box.make(folder, Console())
     artifacts.image("metrics-server", Console())  # is loaded later, from where nothing can be fetched
     verdict = Verdict()
-    code = follow(folder, verdict, bare)
+    code = follow(folder, verdict, bare, only)
     if not verdict.finished:
         click.echo(f"FAIL  the test ended early (code {code})")
         return 1
@@ -100,9 +102,9 @@ def prove(folder: Path, ready: Path | None, bare: bool) -> int:
     return 1 if verdict.failed else 0
 
 
-def follow(folder: Path, verdict: Verdict, bare: bool) -> int:
+def follow(folder: Path, verdict: Verdict, bare: bool, only: str) -> int:
     """Run inside.py in its corner; its report is handed on line by line. Ctrl-C ends all of it."""
-    words = world.inside(folder, sys.executable, "-m", "tests.vagrant.inside", folder, *(["--bare"] if bare else []))
+    words = world.inside(folder, sys.executable, "-m", "tests.vagrant.inside", folder, "bare" if bare else "whole", only)
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin and process.stdout
     try:
