@@ -126,7 +126,8 @@ def test_a_second_one_is_told_what_is_waited_for(tmp_path: Path) -> None:
 
 
 ASKING = f"""
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the suite was started by nohup
 from lab_utils.embedded import privileged
 request = {{"operation": "work", "request": {{"clean": sys.argv[1]}}}}
 privileged._converse([sys.executable, "-c", {ROOT!r}], request, privileged.Told())

@@ -313,7 +313,7 @@ def grade(learner: Learner, number: str) -> str:
     results = json.loads((out / "results.json").read_text())
     one = results["submissions"][0]
     if one["score"] != one["max_score"]:
-        raise Said(json.dumps(one, indent=1)[-4000:])
+        raise Said("\n".join(f"{step['step']}: {step['status']}: {step['message']}" for step in one["steps"]))
     return f"{one['score']} of {one['max_score']}"
 
 
