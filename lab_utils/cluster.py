@@ -19,12 +19,13 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lab_utils import proxies
 from lab_utils.errors import BadInput, HostLacks, NoSuchCluster, Unhealthy
 from lab_utils.paths import state_dir
 from lab_utils.run import Result, run
@@ -85,11 +86,58 @@ def cluster_dir(name: str) -> Path:
 
 def read_record(path: Path) -> ClusterRecord:
     try:
-        data = json.loads(path.read_text())
-        nodes = [NodeRecord(**node) for node in data.pop("nodes")]
-        return ClusterRecord(nodes=nodes, **data)
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadInput(f"{path} is not a cluster record ({error})", "Remove the cluster with `lab down` and make it anew") from None
+        return record_from(json.loads(path.read_text()))
+    except (ValueError, RecursionError) as error:
+        at_home = path.parent.parent == state_dir() / "clusters"
+        mend = f"Remove the cluster with `lab down --name {path.parent.name}` and make it anew" if at_home else ""
+        raise BadInput(f"{path} is not a cluster record ({error})", mend) from None
+
+
+def record_from(data: Any) -> ClusterRecord:
+    """A record, of what JSON holds. Pure. What another version wrote beside our fields is left out; a wrong shape is a ValueError."""
+    said = _shaped(data, ClusterRecord, "the record")
+    nodes = [NodeRecord(**_shaped(node, NodeRecord, f"node {number}")) for number, node in enumerate(said.pop("nodes"), 1)]
+    for node in nodes:
+        _check_access(node)
+    return ClusterRecord(nodes=nodes, **said)
+
+
+SHAPES: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "nodes": (list, "a list"),
+    "access": (dict, "an object"),
+    "options": (dict, "an object"),
+    "port": (int, "a number"),
+    "patience": ((int, float), "a number"),
+}  # and all else is text
+
+
+def _shaped(data: Any, kind: type[ClusterRecord] | type[NodeRecord], what: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError(f"{what} is no object")
+    wanted = [each.name for each in fields(kind)]
+    optional = {"kubernetes", "options", "kubectl", "access"}
+    if missing := [name for name in wanted if name not in data and name not in optional]:
+        raise ValueError(f"{what} has no {', no '.join(missing)}")
+    found = {name: data[name] for name in wanted if name in data}
+    _check(found, what)
+    return found
+
+
+def _check(values: Mapping[str, Any], what: str) -> None:
+    for name, value in values.items():
+        shape, words = SHAPES.get(name, (str, "text"))
+        if not isinstance(value, shape) or isinstance(value, bool):
+            raise ValueError(f"{name} of {what} is not {words}")
+        if isinstance(value, str) and "\0" in value:  # no program could be given it
+            raise ValueError(f"{name} of {what} holds a zero byte")
+
+
+def _check_access(node: NodeRecord) -> None:
+    """What every provider means by the same words; the rest is its own."""
+    shared = ("key", "host_key", "user", "address", "port", "patience")
+    _check({name: node.access[name] for name in shared if name in node.access}, f"node {node.name}")
+    if not 0 < node.access.get("patience", 1) < 1e6:
+        raise ValueError(f"patience of node {node.name} is out of range")
 
 
 def load_record(name: str) -> ClusterRecord:
@@ -97,7 +145,25 @@ def load_record(name: str) -> ClusterRecord:
     if not path.exists():
         known = ", ".join(known_clusters()) or "none"
         raise NoSuchCluster(f"there is no cluster named {name!r} here (known: {known})", f"Start it with `lab up --name {name}`")
-    return read_record(path)
+    record = read_record(path)
+    if record.name != name:  # the folder that a record names is removed by `down`
+        raise BadInput(f"{path} is the record of another cluster, {record.name!r}", f"Remove it with `lab down --name {name}`")
+    return record
+
+
+def past_proxies(record: ClusterRecord, environment: Mapping[str, str]) -> dict[str, str]:
+    """What to add to this environment so that the cluster's own addresses are not asked of a proxy. Clusters that we make are on this
+    machine. Somebody's own may be reachable through the proxy alone: there the user's environment stays as it is."""
+    return proxies.around(own_addresses(record), environment) if is_ours(record) else {}
+
+
+def is_ours(record: ClusterRecord) -> bool:
+    return record.provider != "kubeconfig"
+
+
+def own_addresses(record: ClusterRecord) -> list[str]:
+    """The API server's, as the kubeconfig has it, and the nodes'."""
+    return list(dict.fromkeys([*proxies.servers_of(Path(record.kubeconfig)), *(node.ip for node in record.nodes)]))
 
 
 def known_clusters() -> list[str]:
@@ -197,10 +263,13 @@ class Cluster:
     @cached_property
     def client(self) -> ApiClient:
         """The official client, for any of its APIs: `kubernetes.client.NetworkingV1Api(cluster.client)`."""
-        from kubernetes import config
+        from kubernetes import client, config
 
-        client: ApiClient = config.new_client_from_config(config_file=str(self.kubeconfig))  # type: ignore[no-untyped-call]
-        return client
+        settings = client.Configuration()  # with the proxy of the environment, and of macOS' own settings
+        if is_ours(self.record):
+            settings.no_proxy = proxies.joined(own_addresses(self.record), settings.no_proxy or "")
+        made: ApiClient = config.new_client_from_config(config_file=str(self.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call]
+        return made
 
     @cached_property
     def api(self) -> CoreV1Api:
@@ -219,7 +288,8 @@ class Cluster:
         that kubectl is given (`--timeout=60s` of wait, rollout status and delete)."""
         timeout *= self.patience
         words = patiently(words, self.patience)
-        return run([self.record.kubectl, "--kubeconfig", self.kubeconfig, *words], input=input, check=check, timeout=timeout)
+        argv = [self.record.kubectl, "--kubeconfig", str(self.kubeconfig), *words]
+        return run(argv, input=input, check=check, timeout=timeout, env=past_proxies(self.record, os.environ))
 
     def get(self, *words: str) -> Any:
         """`kubectl get … -o json`, as Python values."""

@@ -16,11 +16,13 @@ from lab_utils.artifacts.programs import arch
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import pinned
 from lab_utils.errors import ArtifactFailed, CommandFailed, HostLacks
+from lab_utils.host.packages import how_to_install
 from lab_utils.paths import repo_dir, root_cache_dir
 from lab_utils.progress import Progress
 from lab_utils.run import follow
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+BOOTSTRAPS = ("mmdebstrap", "debootstrap")  # the quicker one first
 
 # Nobody reads manuals in a node, and without them the root is a third smaller.
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*")
@@ -63,10 +65,29 @@ def packages() -> list[str]:
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
+def base_place() -> Path:
+    suite = pinned().debian
+    return root_cache_dir() / "debian" / f"{suite}-{store.recipe(suite, packages(), LEFT_OUT, arch())}"
+
+
+def lacking() -> dict[str, str]:
+    """What this machine lacks to make the base: its name in lab_utils/host/packages.txt → in words. Nothing once the base is there."""
+    place = base_place()
+    if store.read(place) and place.exists():
+        return {}
+    found = {}
+    if not any(map(shutil.which, BOOTSTRAPS)):
+        found["bootstrap"] = "mmdebstrap (or debootstrap), which makes the nodes' Debian"
+    if not KEYRING.exists():
+        found["debian-keys"] = "Debian's archive keys, which it is checked with"
+    if not all(map(shutil.which, ("setpriv", "unshare"))):
+        found["util-linux"] = "util-linux, which sets it apart from this machine meanwhile"
+    return found
+
+
 def base(progress: Progress) -> Path:
     """A Debian root with a node's packages and nothing of Kubernetes. apt's lists are kept beside it."""
-    suite = pinned().debian
-    place = root_cache_dir() / "debian" / f"{suite}-{store.recipe(suite, packages(), LEFT_OUT, arch())}"
+    suite, place = pinned().debian, base_place()
     if store.find(place, progress):
         return place
     need_root("a Debian root")
@@ -90,18 +111,16 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
         if text.startswith(("Get:", "Unpacking", "Setting up", "I: ")):
             progress.now(" ".join(text.split()[:4]))
 
+    if lacks := lacking():
+        raise HostLacks(f"not here: {', '.join(lacks.values())}", how_to_install(lacks))
     options = ['Acquire::Languages "none"', 'APT::Install-Recommends "false"']
     if shutil.which("mmdebstrap"):
         argv = ["mmdebstrap", "--variant=minbase", "--mode=root", f"--include={','.join(packages())}"]
         argv += [f"--aptopt={option}" for option in options] + ["--dpkgopt=force-unsafe-io"]
         argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
         argv += [suite, str(root)]
-    elif shutil.which("debootstrap"):
-        argv = ["debootstrap", "--variant=minbase", f"--include={','.join(packages())}", suite, str(root)]
     else:
-        raise HostLacks("mmdebstrap, which makes the nodes' Debian, is not here", "sudo apt install mmdebstrap debian-archive-keyring")
-    if not KEYRING.exists():
-        raise HostLacks("Debian's archive keys are not here", "sudo apt install debian-archive-keyring")
+        argv = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", f"--include={','.join(packages())}", suite, str(root)]
     code = follow([*ALONE, "--mount-proc", *argv], line, env={"TMPDIR": str(root.parent)})
     if code != 0:
         errors = [text for text in said if text.startswith(("E:", "W:", "dpkg:"))] or said
@@ -111,9 +130,21 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
 def lists(debian: Path, suite: str, progress: Progress) -> Path:
     """The folder with apt's lists of a suite, at most a day old where a mirror answers."""
     folder = root_cache_dir() / "debian" / f"lists-{suite}"
+    if not _fresh(folder):
+        with store.locked(folder, progress):
+            if not _fresh(folder):  # unless another command has fetched them meanwhile
+                _update(debian, suite, folder, progress)
+    return folder
+
+
+def _fresh(lists: Path) -> bool:
+    stamp = lists / "updated"
+    return stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_SECONDS
+
+
+def _update(debian: Path, suite: str, folder: Path, progress: Progress) -> None:
+    """Let apt fetch the lists. Hold the lock: it was told to take none of its own."""
     stamp = folder / "updated"
-    if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
-        return folder
     (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
     sources = (debian / "root/etc/apt/sources.list").read_text()
     (folder / "sources.list").write_text(sources.replace(pinned().debian, suite))
@@ -124,9 +155,8 @@ def lists(debian: Path, suite: str, progress: Progress) -> Path:
         if not stamp.exists():
             raise _no_mirror(f"the lists of Debian {suite} cannot be had", problem) from None
         progress.note(f"no Debian mirror answers: the lists of {suite} stay as they were")
-        return folder
+        return
     stamp.touch()
-    return folder
 
 
 def closure(debian: Path, wanted: Iterable[str], apt: Path) -> list[Deb]:
@@ -153,17 +183,19 @@ def fetch_debs(debian: Path, wanted: Iterable[str], apt: Path, progress: Progres
     """Download packages with all that they depend on, for making layers. apt checks their signatures. Returns the folder."""
     need_root("downloading Debian packages for images")
     folder = root_cache_dir() / "debs"
-    (folder / "partial").mkdir(parents=True, exist_ok=True)
     argv = [*APT, "-o=Dir::Cache::archives=/mnt/debs", "install", "--download-only", "-q", *wanted]
 
     def line(text: str) -> None:
         if text.startswith("Get:"):
             progress.now(" ".join(text.split()[:5]))
 
-    try:
-        in_root(debian / "root", argv, binds={folder: "/mnt/debs", apt: "/mnt/apt", **_resolver()}, env=_proxies(), on_line=line)
-    except CommandFailed as problem:
-        raise _no_mirror("Debian packages for images cannot be downloaded", problem) from None
+    # The folder is everybody's, and the lists must not change below apt. Whoever makes lists holds no other lock than theirs.
+    with store.locked(folder, progress), store.locked(apt, progress):
+        (folder / "partial").mkdir(parents=True, exist_ok=True)
+        try:
+            in_root(debian / "root", argv, binds={folder: "/mnt/debs", apt: "/mnt/apt", **_resolver()}, env=_proxies(), on_line=line)
+        except CommandFailed as problem:
+            raise _no_mirror("Debian packages for images cannot be downloaded", problem) from None
     return folder
 
 

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from lab_utils.artifacts import store
 from lab_utils.artifacts.versions import Download
-from lab_utils.errors import ArtifactFailed
+from lab_utils.errors import ArtifactFailed, BadInput
 from lab_utils.progress import Progress
 from lab_utils.run import follow, stop_if_ended
 
@@ -63,15 +63,23 @@ def reachable(urls: Iterable[str]) -> set[str]:
 
 
 def _place(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as problem:  # a port that is no number, half an IPv6 address
+        raise BadInput(f"{url!r} is no address ({problem})", "Look at LAB_RELEASES and https_proxy") from None
+
+
+def proxy_place(proxy: str) -> tuple[str, int]:
+    """Where a proxy listens. Many write `https_proxy=proxy.corp:3128`: that is an http:// proxy, to curl and to urllib alike."""
+    return _place(proxy if "://" in proxy else f"http://{proxy.removeprefix('//')}")
 
 
 @cache
 def _answers(place: tuple[str, int]) -> bool:
     proxy = urllib.request.getproxies().get("https" if place[1] == 443 else "http")
     if proxy and not urllib.request.proxy_bypass(place[0]):
-        place = _place(proxy)
+        place = proxy_place(proxy)
     try:
         socket.create_connection(place, PROBE_SECONDS).close()
     except OSError:

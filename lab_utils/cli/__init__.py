@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import signal
 import sys
@@ -68,6 +70,25 @@ def with_sbin(path: str) -> str:
     return os.pathsep.join(dict.fromkeys([*own, *(f"{folder.removesuffix('bin')}sbin" for folder in own if folder.endswith("/bin"))]))
 
 
+# What our own lines hold beyond ASCII, for a terminal or a file whose encoding lacks it.
+IN_ASCII = {"✓": "+", "✗": "-", "•": "*", "·": "|", "…": "...", "→": "->", "×": "x", "–": "-", "—": "-"}
+
+
+def in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """A codec's error handler: a sign that says the same, or a question mark."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(IN_ASCII.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+def say_all() -> None:
+    """In a locale such as de_DE.ISO-8859-1, a ✓ is no reason to stop. Where bytes pass through as they are (C.UTF-8), that stays."""
+    codecs.register_error("lab", in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
+            stream.reconfigure(errors="lab")
+
+
 def finish(command: click.Command, name: str) -> NoReturn:
     """Run a command to the end of this process; print what a person can mend as one line, and nothing twice."""
     stopped = 130
@@ -81,6 +102,7 @@ def finish(command: click.Command, name: str) -> NoReturn:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
+    say_all()
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
     try:
         code = command.main(prog_name=name, standalone_mode=False)

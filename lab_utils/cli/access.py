@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from lab_utils.cli.clusters import name_option
-from lab_utils.cluster import ClusterRecord, NodeRecord, load_record, the_obvious_one
+from lab_utils.cluster import ClusterRecord, NodeRecord, load_record, past_proxies, the_obvious_one
 from lab_utils.errors import BadInput, HostLacks
 
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -40,7 +41,7 @@ def kubectl(name: str | None, words: tuple[str, ...]) -> None:
     """kubectl for this cluster: lab kubectl -- get pods -A"""
     record = _record(name)
     words = words[1:] if words[:1] == ("--",) else words
-    _become([record.kubectl, "--kubeconfig", record.kubeconfig, *words])
+    _become([record.kubectl, "--kubeconfig", record.kubeconfig, *words], past_proxies(record, os.environ))
 
 
 @click.command()
@@ -67,9 +68,9 @@ def ssh_command(record: ClusterRecord, node: NodeRecord, words: list[str]) -> li
             raise BadInput(f"the nodes of cluster {record.name!r} (provider {record.provider}) are not reached by ssh")
         return list(enter(record, node, words, terminal))
     options = {
-        "IdentityFile": access["key"],
+        "IdentityFile": quoted(access["key"]),
         "IdentitiesOnly": "yes",
-        "UserKnownHostsFile": str(record.folder / "known_hosts"),
+        "UserKnownHostsFile": quoted(str(record.folder / "known_hosts")),
         "StrictHostKeyChecking": "yes" if access.get("host_key") else "no",
         "LogLevel": "ERROR",
         "ConnectTimeout": f"{10 * node.patience:.0f}",
@@ -81,6 +82,12 @@ def ssh_command(record: ClusterRecord, node: NodeRecord, words: list[str]) -> li
 
     line = [words[0] if len(words) == 1 else shlex.join(words)] if words else []
     return ["ssh", "-F", "none", *flags, *(["-t"] if terminal else []), *place, *(["--", *line] if line else [])]
+
+
+def quoted(path: str) -> str:
+    """A path as one word of ssh_config(5): a space divides words there, as in macOS' "Application Support", and a % begins a token."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
 
 
 def _record(name: str | None) -> ClusterRecord:
@@ -96,11 +103,11 @@ def _node(record: ClusterRecord, name: str) -> NodeRecord:
     )
 
 
-def _become(words: list[str]) -> None:
+def _become(words: list[str], environment: Mapping[str, str] | None = None) -> None:
     """Replace this process: the program's streams, exit code and signals are then its own."""
     sys.stdout.flush()
     try:
-        os.execvp(words[0], words)
+        os.execvpe(words[0], words, {**os.environ, **(environment or {})})
     except FileNotFoundError:
         name = Path(words[0]).name
         raise HostLacks(f"the program {name!r} is not on this machine", "Run `lab doctor` to see what to install") from None

@@ -12,21 +12,22 @@ from typing import Any
 
 import click
 
+from lab_utils.paths import cache_dir, root_cache_dir, root_state_dir, state_dir
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--provenance", is_flag=True, help="Where each binary and image in the cache came from.")
 def doctor(as_json: bool, provenance: bool) -> None:
     """What can run on this machine, and what is missing. Exit code 2 when nothing can."""
-    from lab_utils.providers import BY_ITSELF, PROVIDERS, provider
+    from lab_utils.providers import PROVIDERS, in_order, provider
 
     if provenance:
         show_provenance(as_json)
         return
-    found = [asdict(provider(name).usability()) for name in PROVIDERS]
-    usable = {each["name"] for each in found if each["usable"]}
-    best = next((name for name in (*BY_ITSELF, *PROVIDERS) if name in usable), None)
-    report = {"providers": found, "recommended": best, "needs": needs(), "has": has()}
+    found = [provider(name).usability() for name in PROVIDERS]
+    best = next((each.name for each in in_order(found)), None)
+    report = {"providers": [asdict(each) for each in found], "recommended": best, "needs": needs(), "has": has()}
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -47,13 +48,24 @@ def has() -> dict[str, Any]:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     except (ValueError, OSError):  # not every system tells
         memory = 0
-    return {"memory_mb": memory, "disk_mb": shutil.disk_usage(Path.home()).free // 2**20, "processors": os.cpu_count()}
+    places = (cache_dir(), root_cache_dir(), state_dir(), root_state_dir())
+    return {"memory_mb": memory, "disk_mb": min(map(free_mb, places)), "processors": os.cpu_count()}
+
+
+def free_mb(place: Path) -> int:
+    """What is free where this folder lies or would be made. It may not exist yet, nor may the home that it belongs to."""
+    for folder in (place, *place.parents):
+        try:
+            return shutil.disk_usage(folder).free // 2**20
+        except OSError:
+            continue
+    return 0
 
 
 def show(report: dict[str, Any]) -> None:
     for each in report["providers"]:
         click.echo(f" {'✓' if each['usable'] else '✗'} {each['name']}: {each['why']}")
-        if not each["usable"] and each["mend"]:
+        if each["mend"]:
             click.echo(f"     mend: {each['mend']}")
     need, have = report["needs"], report["has"]
     memory = f"{need['memory_mb']} MB of memory (of {have['memory_mb']})"

@@ -6,4 +6,6 @@ node         one node: its folder, its boot, commands in it      boot.sh  what h
 network      the switch, the links, the way out                  cgroups  v1, hybrid and v2
 kubeadm      what kubeadm is told (pure)                         gate     when a cluster is up
 pristine     what `reset` goes back to                           privileged  the other side of sudo
+forward      past a firewall of the host's                       borrowed  what is changed on the host, and given back
+guard        a user namespace around a node
 """

@@ -10,7 +10,7 @@
 #   KIO_DIVIDE   on cgroup v2: the group that is divided, into launcher/ for what stays outside and node/ for the node
 #   KIO_UUID     what the machine's product_uuid shall be
 #   KIO_FIRST    of a guarded node (guard.py): the id on this machine of the node's root; empty otherwise
-#   KIO_GUARD    the command that runs guard.py;  KIO_PROCESSES, KIO_BYTES  what a guarded node may have at most
+#   KIO_PYTHON   what runs  KIO_GUARD, which is guard.py;  KIO_PROCESSES, KIO_BYTES  what a guarded node may have at most
 # The network namespace is entered with nsenter, not `ip netns exec`: that one mounts a new /sys and hides the cgroups.
 set -eu
 
@@ -62,11 +62,11 @@ make_devices() { # the mount options of the file system that holds them
 
 if [ "$1" = prepare ]; then
     # Root of the machine still, in a mount namespace of its own: what only that root can make. The rest is made inside.
-    $KIO_GUARD idmap "/run/netns/$KIO_NETNS" "$KIO_LOWER" "$KIO_DIR/lower"
+    "$KIO_PYTHON" -I -S -B "$KIO_GUARD" idmap "/run/netns/$KIO_NETNS" "$KIO_LOWER" "$KIO_DIR/lower"
     make_root "$KIO_DIR/lower"
     make_devices ",uid=$KIO_FIRST,gid=$KIO_FIRST" ""
     chown -R "$KIO_FIRST:$KIO_FIRST" "$R/dev"
-    exec $KIO_GUARD enter "/run/netns/$KIO_NETNS" \
+    exec "$KIO_PYTHON" -I -S -B "$KIO_GUARD" enter "/run/netns/$KIO_NETNS" \
         unshare --mount --pid --uts --ipc --fork --kill-child --propagation private /bin/sh -c "$KIO_SELF" "$0" enter
 fi
 if [ "$1" = enter ]; then

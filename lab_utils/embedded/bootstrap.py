@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
 from lab_utils.errors import CommandFailed, Unhealthy
 from lab_utils.progress import Progress
+from lab_utils.together import each
 
 
 def bootstrap(new: State, kubectl: str, progress: Progress) -> str:
@@ -45,7 +45,7 @@ def bootstrap(new: State, kubectl: str, progress: Progress) -> str:
         if new.workers:
             with progress.step(f"kubeadm join on {', '.join(new.workers)}"):
                 ca = kubeadm.ca_hash(kubeadm.ca_of(admin))
-                each(new.workers, lambda name: _join(new, name, f"{ip}:6443", ca))
+                each(new.workers, lambda name: _join(new, name, f"{ip}:6443", ca), leave=True)
         with progress.step("Waiting until Pods reach each other on every node"):
             gate.everything()
         with progress.step("Keeping a copy of the pristine cluster for `lab reset`"):
@@ -91,16 +91,3 @@ def kubeconfig_file(text: str) -> Iterator[str]:
         file.write(text)
         file.flush()
         yield file.name
-
-
-def each(names: Iterable[str], work: Callable[[str], None]) -> None:
-    """The same for several nodes side by side; an error of one is raised."""
-    pool = ThreadPoolExecutor(max_workers=8)
-    try:
-        for done in [pool.submit(work, name) for name in names]:
-            done.result()
-    except BaseException:
-        # After a Ctrl-C nobody waits for the others: what they do ends with the nodes that it is done on.
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()

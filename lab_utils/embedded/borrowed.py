@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab_utils.embedded import network, state
+from lab_utils.embedded import forward, network, state
 from lab_utils.embedded.state import State
 
 # Keys of State.host_before that are no files below /proc/sys.
@@ -41,7 +41,7 @@ def remember(known: State, outside: str) -> None:
     if outside:
         file = network.forwarding(outside)
         said[str(file)] = file.read_text().strip()
-        known.forward_rules = known.forward_rules or network.forward_is_closed()
+        known.forward_rules = known.forward_rules or forward.is_closed()
     # Another cluster may have changed it already: then it is that one's record which holds the host's own value.
     elsewhere = {key: value for other in _others(known) for key, value in other.host_before.items()}
     for key, now in said.items():

@@ -8,11 +8,14 @@ is available, and a Pod on each node that runs CoreDNS answers from every other 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+from lab_utils import proxies
 from lab_utils.embedded.node import inside
 from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
@@ -53,7 +56,9 @@ class Gate:
         return inside(self.state, node, words, check=False)
 
     def kubectl(self, *words: str, check: bool = True, input: str | None = None) -> Result:
-        return run([self.kubectl_path, "--kubeconfig", self.kubeconfig, *words], check=check, timeout=60 * self.factor, input=input)
+        argv = [self.kubectl_path, "--kubeconfig", self.kubeconfig, *words]
+        direct = proxies.around(proxies.servers_of(Path(self.kubeconfig)), os.environ)
+        return run(argv, check=check, timeout=60 * self.factor, input=input, env=direct)
 
     def get(self, *words: str) -> Any:
         return json.loads(self.kubectl("get", *words, "-o", "json").stdout)

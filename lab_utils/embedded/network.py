@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab_utils.embedded import guard
+from lab_utils.embedded import forward, guard
 from lab_utils.embedded.kubeadm import POD_SUBNET, SERVICE_SUBNET
-from lab_utils.errors import CommandFailed, HostLacks
+from lab_utils.errors import HostLacks
 from lab_utils.run import run, start
 
 NETNS_DIR = Path("/run/netns")
@@ -62,13 +62,15 @@ def free_subnet(taken: Iterable[str], index: int) -> str:
     used = [ipaddress.ip_network(text, strict=False) for text in taken if ":" not in text]
     pool = [
         net
-        for block in ("172.31.64.0/18", "10.213.0.0/16", "192.168.128.0/17")
+        for block in ("172.31.64.0/18", "10.213.0.0/16", "192.168.128.0/17", "198.18.0.0/15")
         for net in ipaddress.ip_network(block).subnets(new_prefix=24)
     ]
     for candidate in pool[index:] + pool[:index]:
         if not any(candidate.overlaps(net) for net in used if net.prefixlen > 0):
             return str(candidate)
-    raise HostLacks("no free network of 256 addresses was found beside the host's own", "Remove an unused cluster with `lab down`")
+    raise HostLacks(
+        "no free network of 256 addresses was found beside the host's own", "Remove an unused cluster with `lab down`, or leave a VPN"
+    )
 
 
 def subnets_in_use() -> list[str]:
@@ -128,7 +130,7 @@ def forwarding(device: str) -> Path:
 
 
 def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> None:
-    """Let the nodes reach what the host reaches, by NAT; where the host drops what it forwards, by two rules of our own too.
+    """Let the nodes reach what the host reaches, by NAT; where the host drops what it forwards, past that too.
 
     What is meant for a Pod or a Service that is gone finds no rule on its node and follows the default route: it ends here, and
     does not go out to be answered by whoever has that address there.
@@ -146,17 +148,13 @@ def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> No
     """
     run(["nft", "-f", "-"], input=f"table ip {plan.link} {{}}\ndelete table ip {plan.link}\n{rules}")
     if through_forward_chain:
-        for rule in _forward_rules(plan):
-            if not run(["iptables", "-w", "-C", *rule], check=False).ok:
-                run(["iptables", "-w", "-I", *rule])
+        forward.let_through(plan.link)
 
 
 def close_way_out(plan: Plan, *, through_forward_chain: bool) -> None:
     run(["nft", "delete", "table", "ip", plan.link], check=False)
     if through_forward_chain:
-        for rule in _forward_rules(plan):
-            while run(["iptables", "-w", "-D", *rule], check=False).ok:
-                pass
+        forward.take_back(plan.link)
 
 
 def fence(plan: Plan, closed: bool) -> None:
@@ -174,8 +172,12 @@ def fence(plan: Plan, closed: bool) -> None:
     run(["nft", "-f", "-"], input=f"table inet {name} {{}}\ndelete table inet {name}\n{rules if closed else ''}")
 
 
-def _forward_rules(plan: Plan) -> list[list[str]]:
-    return [["FORWARD", direction, plan.link, "-m", "comment", "--comment", plan.link, "-j", "ACCEPT"] for direction in ("-i", "-o")]
+def unplug(plan: Plan, nodes: list[str]) -> None:
+    """Remove the networks of some nodes, and first their ends at the switch: with a namespace they would go, but a while later."""
+    for node in nodes:
+        run(["ip", "-n", plan.lan, "link", "delete", node], check=False)
+        if (NETNS_DIR / plan.netns(node)).exists():
+            run(["ip", "netns", "delete", plan.netns(node)], check=False)
 
 
 def remove(plan: Plan, nodes: list[str]) -> None:
@@ -212,7 +214,15 @@ def nameservers() -> list[str]:
 def parse_nameservers(text: str) -> list[str]:
     words = [line.split() for line in text.splitlines()]
     servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
-    return [server for server in servers if not ipaddress.ip_address(server.partition("%")[0]).is_loopback]
+    return [server for server in servers if _reachable(server)]
+
+
+def _reachable(server: str) -> bool:
+    """By a node, whose loopback is another. What is no address at all, the resolver passes over as well."""
+    try:
+        return not ipaddress.ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _netns_add(name: str) -> None:
@@ -239,21 +249,6 @@ def _ip(*lines: str) -> None:
     """Several `ip` commands, the first failing one named."""
     for line in lines:
         run(["ip", *line.split()])
-
-
-def forward_is_closed() -> bool:
-    """Does the host drop what it forwards? Docker sets that policy. Only looks: asking iptables itself could create its tables."""
-    try:
-        listing = run(["nft", "-j", "list", "chains", "ip"]).stdout
-    except CommandFailed:
-        return False
-    chains = [item["chain"] for item in json.loads(listing)["nftables"] if "chain" in item]
-    if any(chain.get("hook") == "forward" and chain.get("policy") == "drop" for chain in chains):
-        return True
-    legacy = Path("/proc/net/ip_tables_names")
-    if not legacy.exists() or "filter" not in legacy.read_text().split():
-        return False
-    return "-P FORWARD DROP" in run(["iptables-legacy", "-S", "FORWARD"], check=False).stdout
 
 
 def bridge_netfilter() -> str:

@@ -55,20 +55,17 @@ def unfurnish(state: State, node: str) -> None:
 
 def identity(state: State, node: str) -> dict[str, tuple[str, int]]:
     """The files in which one node differs from another."""
-    servers = nameservers() or [state.plan.gateway]
     hosts = "".join(f"{state.ip(name)} {name}\n" for name in state.nodes)
     files = {
         "etc/hostname": (f"{node}\n", 0o644),
         "etc/hosts": (f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{hosts}", 0o644),
-        "etc/resolv.conf": ("".join(f"nameserver {server}\n" for server in servers), 0o644),
+        "etc/resolv.conf": (resolv_conf(state), 0o644),
         "etc/machine-id": (hashlib.sha256(f"{state.name}/{node}/{state.token}".encode()).hexdigest()[:32] + "\n", 0o444),
-        "etc/ssh/ssh_host_ed25519_key": (state.options["host_key"], 0o600),
-        "etc/ssh/ssh_host_ed25519_key.pub": (state.options["host_key_public"] + "\n", 0o644),
+        **keys(state),
         "etc/ssh/sshd_config.d/10-lab.conf": (
             "HostKey /etc/ssh/ssh_host_ed25519_key\nPasswordAuthentication no\nUseDNS no\nMaxSessions 200\nMaxStartups 200\n",
             0o644,
         ),
-        "root/.ssh/authorized_keys": (state.options["authorized_key"] + "\n", 0o600),
     }
     if not state.options["bare"]:
         # Until kubeadm has given kubelet a configuration, it would fail and start again every second, on each worker, while the
@@ -88,6 +85,18 @@ def identity(state: State, node: str) -> dict[str, tuple[str, int]]:
     lower_oom = may_lower_oom() and not state.first_id(node)
     files["etc/containerd/config.toml"] = (containerd_config(config, v2=cgroups.version() == "v2", may_lower_oom=lower_oom), 0o644)
     return files
+
+
+def keys(state: State) -> dict[str, tuple[str, int]]:
+    return {
+        "etc/ssh/ssh_host_ed25519_key": (state.options["host_key"], 0o600),
+        "etc/ssh/ssh_host_ed25519_key.pub": (state.options["host_key_public"] + "\n", 0o644),
+        "root/.ssh/authorized_keys": (state.options["authorized_key"] + "\n", 0o600),
+    }
+
+
+def resolv_conf(state: State) -> str:
+    return "".join(f"nameserver {server}\n" for server in nameservers() or [state.plan.gateway])
 
 
 def containerd_config(text: str, *, v2: bool, may_lower_oom: bool) -> str:
@@ -156,7 +165,8 @@ def boot(state: State, node: str) -> None:
         "KIO_CGROUPS": " ".join(map(str, spot.enter)),
         "KIO_DIVIDE": str(spot.divide or ""),
         "KIO_FIRST": str(first or ""),
-        "KIO_GUARD": f"{sys.executable} -I -S -B {GUARD}",
+        "KIO_PYTHON": sys.executable,
+        "KIO_GUARD": str(GUARD),
         "KIO_PROCESSES": str(cgroups.GUARDED_PROCESSES),
         "KIO_BYTES": str(cgroups.GUARDED_BYTES),
         "KIO_UUID": str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}.{state.name}.{state.token}")),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_utils.embedded import borrowed, cgroups, kubeadm, network, node, pristine, state
-from lab_utils.embedded.bootstrap import bootstrap, each, kubeconfig_file
+from lab_utils.embedded.bootstrap import bootstrap, kubeconfig_file, write
 from lab_utils.embedded.borrowed import INOTIFY, INOTIFY_ENOUGH
 from lab_utils.embedded.gate import Gate
 from lab_utils.embedded.host import closed_to_others, kernel_lacks, mounted_over
@@ -25,6 +25,7 @@ from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster, Unhealthy
 from lab_utils.paths import root_cache_dir, root_state_dir
 from lab_utils.progress import Progress
 from lab_utils.run import run
+from lab_utils.together import each
 
 
 def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -62,8 +63,8 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     name = request["name"]
     with state.locked(name, progress):
         known = state.load(name)
-        if known and known.owner != request["owner"]:
-            raise Busy(f"a cluster named {name!r} belongs to another user of this machine", "Choose another name with --name")
+        if known and not state.may_touch(known, request):
+            raise Busy(f"a cluster named {name!r} belongs to {state.who(known)}", "Choose another name with --name")
         if known and not known.finished:
             _remove(known)
             known = None
@@ -71,10 +72,13 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
             mend = f"Remove it first (`lab down --name {name}`), or give yours another --name"
             raise BadInput(f"cluster {name!r} exists with {len(known.workers)} workers, not {request['workers']}", mend)
         if known:
-            return _start(known, request, progress)
+            answer = _start(known, request, progress)
+            _hand_out_keys(known, request)
+            return answer
         if request.get("guarded") and (closed := closed_to_others(root_state_dir())):
             mend = f"Open it (chmod o+x {closed}), or name another folder in LAB_STATE"
             raise BadInput(f"guarded nodes cannot live in {root_state_dir()}: only its owner may pass {closed}", mend)
+        _mountable()
         _clear(name)
         with state.host_lock():
             new = _plan(request)
@@ -88,6 +92,28 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
                 _remove(new)
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
+
+
+def _mountable() -> None:
+    """overlayfs takes its folders in one line of options, where these characters part them."""
+    for folder, variable in ((root_state_dir(), "LAB_STATE"), (root_cache_dir(), "LAB_CACHE")):
+        if odd := set(str(folder)) & set(":,\\"):
+            raise BadInput(
+                f"nodes cannot be mounted from {folder}: its name has {sorted(odd)[0]!r} in it", f"Name another folder in {variable}"
+            )
+
+
+def _hand_out_keys(known: State, request: dict[str, Any]) -> None:
+    """Whoever lost the folder with the keys (~/.local/state was cleared) comes with new ones, and the nodes learn them."""
+    new = {key: request[key] for key in ("host_key", "host_key_public", "authorized_key")}
+    if all(known.options[key] == value for key, value in new.items()):
+        return
+    known.options.update(new)
+    known.save()
+    for name in known.nodes:
+        for path, (text, _) in node.keys(known).items():
+            write(known, name, f"/{path}", text)
+        node.inside(known, name, ["systemctl", "restart", "ssh"])
 
 
 def _plan(request: dict[str, Any]) -> State:
@@ -107,7 +133,7 @@ def _plan(request: dict[str, Any]) -> State:
         store=request["store"],
         token=f"{secrets.token_hex(3)}.{secrets.token_hex(8)}",
         options=options,
-        owner=request["owner"],
+        owner=request["asked_by"][0],
     )
     new.save()
     return new
@@ -132,7 +158,7 @@ def reset(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Back to what the cluster was right after `up`, by putting its files back and booting it."""
     name = request["name"]
     with state.locked(name, progress):
-        known = _known(name)
+        known = _own(request)
         if not known.finished or not (known.options["bare"] or pristine.there(known)):
             raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", f"Run `lab up --name {name}`")
         known.restoring = True  # until the files are back: an interrupted reset is finished by the next `up` or `reset`
@@ -145,8 +171,7 @@ def _put_back(known: State, progress: Progress) -> None:
         each(known.nodes, lambda name: node.stop(known, name))
     with progress.step("Putting back their files"):
         if known.options["bare"]:
-            # Nothing was ever made on them but by somebody's own hand: files, and routes, links and rules in their network, go as a whole.
-            network.remove(known.plan, known.nodes)
+            # Nothing was ever made on them but by somebody's own hand.
             each(known.nodes, lambda name: node.unfurnish(known, name))
             each(known.nodes, lambda name: node.furnish(known, name))
         else:
@@ -167,6 +192,7 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
     stopped = [name for name in known.nodes if name not in running]
     kubeconfig = "" if known.options["bare"] else _admin_conf(known)
     since = time.time() - 1
+    _unplug(known, stopped)
     _wire(known)
     if known.options["bare"]:
         if stopped:
@@ -188,6 +214,7 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
 
 def _boot_again(known: State, stopped: list[str], gate: Gate, progress: Progress) -> None:
     cp = known.control_plane
+    each(stopped, lambda name: pristine.hint_rules(known, name))
     with progress.step(f"Booting {', '.join(stopped)}"):
         if cp in stopped:
             _boot(known, [cp])
@@ -210,6 +237,8 @@ def down(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
             known = state.load(name)
         except BadInput:
             known = _guess(name)
+        if known and not state.may_touch(known, request):
+            raise Busy(f"cluster {name!r} belongs to {state.who(known)}", f"As {state.who(known)}: lab down --name {name}")
         if known:
             with progress.step(f"Removing cluster {name}"):
                 _remove(known)
@@ -220,7 +249,7 @@ def down(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 def names(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """The clusters of one user."""
-    return {"names": [known.name for known in state.all_states() if known.owner == request["owner"]]}
+    return {"names": [known.name for known in state.all_states() if known.owner == request["asked_by"][0]]}
 
 
 def status(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -232,8 +261,11 @@ def status(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 def load(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Import an image archive on every node; the names of what came out."""
-    known = _known(request["name"])
-    archive = Path(request["archive"])
+    with state.locked(request["name"], progress):
+        return _load(_own(request), Path(request["archive"]), progress)
+
+
+def _load(known: State, archive: Path, progress: Progress) -> dict[str, Any]:
     before = _image_names(known, known.control_plane)
 
     def load_on(name: str) -> None:
@@ -279,6 +311,16 @@ def _wire(known: State) -> None:
         network.open_way_out(known.plan, outside, through_forward_chain=known.forward_rules)
 
 
+def _unplug(known: State, stopped: list[str]) -> None:
+    """As in a machine that was switched off, routes, links and rules are gone, whoever made them. So is a network only half made."""
+    for name in stopped:
+        node.stop(known, name)  # whatever a killed node left
+    if stopped == known.nodes:
+        network.remove(known.plan, known.nodes)
+    else:
+        network.unplug(known.plan, stopped)
+
+
 def _boot(known: State, names: list[str]) -> None:
     for name in names:
         node.boot(known, name)
@@ -286,6 +328,8 @@ def _boot(known: State, names: list[str]) -> None:
     for name in names:
         # A fresh network namespace forwards nothing; a node must.
         node.inside(known, name, ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], check=False)
+        # As DHCP does it: this machine may be in another network than at the last boot.
+        node.inside(known, name, ["tee", "/etc/resolv.conf"], input=node.resolv_conf(known), check=False)
 
 
 def _remove(known: State) -> None:
@@ -302,28 +346,37 @@ def _remove(known: State) -> None:
 
 def _clear(name: str) -> None:
     """Remove a cluster's folder, or what a killed `down` has left of it. By rm: a stranger's tree may be deeper than Python goes."""
-    if name:
-        run(["rm", "-rf", "--one-file-system", "--", root_state_dir() / name])
+    if not name:
+        return
+    words: list[str | Path] = ["rm", "-rf", "--one-file-system", "--", root_state_dir() / name]
+    for _ in range(10):  # a killed `lab` may have left a `cp` that still writes there
+        if run(words, check=False).ok:
+            return
+        time.sleep(0.5)
+    run(words)
 
 
 def fence(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     with state.locked(request["name"], progress):
-        network.fence(_known(request["name"]).plan, request["closed"])
+        network.fence(_own(request).plan, request["closed"])
     return {}
 
 
 def _guess(name: str) -> State:
     """A state whose record is unreadable: everything that carries its name is still found by that name."""
     nodes = ["cp", *(f"w{i}" for i in range(1, 6))]
-    guess = State(name, network.index_of(name), "0.0.0.0/24", nodes, "", "", "")
-    guess.groups = {each: [str(group) for group in cgroups.place(guess.unit(each)).groups] for each in nodes}
+    guess = state.salvaged(name, State(name, network.index_of(name), "0.0.0.0/24", nodes, "", "", ""))
+    guess.groups = guess.groups or {each: [str(group) for group in cgroups.place(guess.unit(each)).groups] for each in nodes}
     return guess
 
 
-def _known(name: str) -> State:
+def _own(request: dict[str, Any]) -> State:
+    name = request["name"]
     known = state.load(name)
     if not known:
         raise NoSuchCluster(f"there is no embedded cluster named {name!r}", f"Start it with `lab up --name {name}`")
+    if not state.may_touch(known, request):
+        raise Busy(f"cluster {name!r} belongs to {state.who(known)}", "Make your own with another --name")
     return known
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from lab_utils.embedded.node import give_away, identity, inside, link_tree, place
 from lab_utils.embedded.state import State
-from lab_utils.run import run
+from lab_utils.run import Result, run
 
 # Below a node's upper layer: what belongs to running Pods and would only be in the way of new ones.
 NOT_KEPT = (
@@ -29,6 +29,8 @@ NOT_KEPT = (
     "run",
 )
 
+# What writes down the rules of kube-proxy and flannel, and what loads them.
+RESTORE = {"iptables-save": "iptables-restore", "nft list table ip kube-proxy": "nft -f -"}
 SUBNET_ENV = "/run/flannel/subnet.env"
 
 
@@ -46,6 +48,8 @@ def take(state: State, etcd_pid: int) -> None:
         for path in NOT_KEPT:
             shutil.rmtree(draft / node / path, ignore_errors=True)
         (draft / f"{node}.subnet.env").write_text(inside(state, node, ["cat", SUBNET_ENV], check=False).stdout)
+        for save in RESTORE:
+            (draft / f"{node}.{save.split()[0]}").write_text(loadable(inside(state, node, save.split(), check=False).stdout))
     draft.rename(target)
 
 
@@ -58,6 +62,28 @@ def hint_subnet(state: State, node: str) -> None:
     kept = state.folder / "pristine" / f"{node}.subnet.env"
     if kept.exists() and (text := kept.read_text()):
         inside(state, node, ["sh", "-c", f"mkdir -p $(dirname {SUBNET_ENV}) && cat > {SUBNET_ENV}"], input=text)
+
+
+def hint_rules(state: State, node: str) -> None:
+    """Give the fresh network of a node that does not run yet the rules that it had after `up`; kube-proxy makes them its own later.
+
+    Pods start before that, thanks to the other hint. Without a rule for the Service of the API their first connection to it is lost,
+    and CoreDNS tries another only after half a minute (the dialer's timeout in k8s.io/client-go/transport/cache.go).
+    """
+    for save, restore in RESTORE.items():
+        kept = state.folder / "pristine" / f"{node}.{save.split()[0]}"
+        if kept.exists() and (text := kept.read_text()):
+            load_rules(restore, text, netns=state.plan.netns(node), root=state.lower)
+
+
+def loadable(rules: str) -> str:
+    """Without those that count in an object of the kernel's, which kube-proxy makes beforehand (`-m nfacct`). Pure."""
+    return "".join(line for line in rules.splitlines(keepends=True) if "--nfacct-name" not in line)
+
+
+def load_rules(restore: str, text: str, *, netns: str, root: str) -> Result:
+    """By the nodes' own programs: the host's iptables may be another one. They are a hint; without them all comes about, too, but later."""
+    return run(["nsenter", f"--net=/run/netns/{netns}", "chroot", root, *restore.split()], input=text, check=False)
 
 
 def there(state: State) -> bool:

@@ -26,13 +26,21 @@ from lab_utils.errors import HostLacks, LabError
 from lab_utils.paths import cache_dir
 from lab_utils.progress import Progress
 
+# The nodes' files get their modes from it: a `/` that only root may pass is none that a Pod's user could live with.
+UMASK = 0o022
+
 WHY = "making Linux namespaces, mounts and control groups for the nodes"
 
 
 def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Run one of `operations.OPERATIONS` (or "prepare") as root."""
+    request = {"asked_by": asking(), **request}
     if os.geteuid() == 0:
-        answer: dict[str, Any] = table()[operation](request, progress)
+        before = os.umask(UMASK)
+        try:
+            answer: dict[str, Any] = table()[operation](request, progress)
+        finally:
+            os.umask(before)
         return answer
     if not shutil.which("sudo"):
         raise HostLacks(f"this needs root ({WHY}) and there is no sudo", "Run `lab` as root, or use another provider: lab doctor")
@@ -48,10 +56,17 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
         *(f"{key}={value}" for key, value in passed.items()),
         sys.executable,
         "-B",  # no byte code: __pycache__ beside the sources, in the user's checkout, would belong to root
+        "-P",  # no modules from the current folder: what lies there may be anybody's, and would run as root
         "-m",
         "lab_utils.embedded.privileged",
     ]
     return _converse(words, {"operation": operation, "request": request}, progress)
+
+
+def asking() -> list[int]:
+    """Whose clusters may be touched: one's own, and behind `sudo lab` also those of whoever typed it."""
+    behind_sudo = os.environ.get("SUDO_UID", "") if os.geteuid() == 0 else ""
+    return [os.getuid(), *([int(behind_sudo)] if behind_sudo.isdigit() else [])]
 
 
 def table() -> dict[str, Any]:
@@ -143,6 +158,7 @@ def main() -> None:
     for number in STOPPING:
         if signal.getsignal(number) != signal.SIG_IGN:  # as for `nohup lab up &`
             signal.signal(number, _stop)
+    os.umask(UMASK)
     try:
         message = json.loads(sys.stdin.readline())
         threading.Thread(target=_listen, daemon=True).start()

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,9 @@ class State:
         (self.folder / "state.json").unlink(missing_ok=True)
 
 
+FIELDS = {each.name for each in fields(State)}
+
+
 def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -100,11 +104,36 @@ def boot_id() -> str:
 def load(name: str) -> State | None:
     path = root_state_dir() / name / "state.json"
     try:
-        return State(**json.loads(path.read_text()))
+        said = json.loads(path.read_text())
+        return State(**{key: said[key] for key in said.keys() & FIELDS})  # a newer version may have written more
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"{path} cannot be read ({error})", f"Remove what is left with `lab down --name {name}`") from None
+
+
+def salvaged(name: str, guess: State) -> State:
+    """Of a record that does not make sense as a whole, what can still be read: the host's own values above all, to give them back."""
+    try:
+        said = json.loads((root_state_dir() / name / "state.json").read_text())
+        found = {key: said[key] for key in ("host_before", "forward_rules", "boot", "outside", "groups", "launchers", "nodes", "owner")}
+    except (OSError, ValueError, TypeError, KeyError):
+        return guess
+    same = all(type(value) is type(getattr(guess, key)) for key, value in found.items())
+    return replace(guess, **found) if same else guess
+
+
+def may_touch(known: State, request: dict[str, Any]) -> bool:
+    """By its owner, and when that user has gone, by root."""
+    asking = request["asked_by"]
+    return known.owner in asking or (0 in asking and who(known).isdigit())
+
+
+def who(known: State) -> str:
+    try:
+        return pwd.getpwuid(known.owner).pw_name
+    except KeyError:
+        return str(known.owner)
 
 
 def all_states() -> list[State]:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what a host needs and lacks. Says first what and why; uses sudo only for that. On systems other than
-# Debian and Ubuntu it names the packages and lets the user install them.
+# Debian and Ubuntu it names the packages, as packages.txt has them, and lets the user install them.
 #
 #   packages.sh          everything for `lab up` (the embedded provider) and the tests
 #   packages.sh python   only what a virtual environment needs
@@ -9,14 +9,44 @@ set -eu
 here=$(cd "$(dirname "$0")/../.." && pwd)
 python=${PYTHON:-python3}
 
-missing=""
-want() { # want PACKAGE
+manager_of() { # manager_of WORD…: the package manager of the first system among these that is known
+    for word in "$@"; do
+        case "$word" in
+        debian | ubuntu) echo apt-get ;;
+        fedora | rhel | centos) echo dnf ;;
+        arch) echo pacman ;;
+        suse | opensuse | sles) echo zypper ;;
+        *) continue ;;
+        esac
+        return 0
+    done
+    for word in apt-get dnf pacman zypper; do
+        if command -v "$word" >/dev/null 2>&1; then echo "$word" && return 0; fi
+    done
+}
+# What the system calls itself comes first: Fedora's mmdebstrap brings an apt-get along. (os-release is made to be sourced.)
+# shellcheck disable=SC1090,SC2046 # the file of this machine; several words are meant
+manager=$(manager_of $(. "${OS_RELEASE:-/etc/os-release}" 2>/dev/null && echo "${ID:-} ${ID_LIKE:-}"))
+
+missing="" # packages
+unknown="" # what there is no package of here, in Debian's name for it
+add() { # add PACKAGE
     case " $missing " in *" $1 "*) ;; *) missing="$missing $1" ;; esac
 }
-need() { # need PROGRAM PACKAGE
-    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || want "$2"
+want() { # want WHAT, as packages.txt calls it
+    while read -r what apt dnf pacman zypper; do
+        [ "$what" = "$1" ] || continue
+        case "$manager" in dnf) package=$dnf ;; pacman) package=$pacman ;; zypper) package=$zypper ;; *) package=$apt ;; esac
+        if [ "$package" = - ]; then unknown="$unknown $apt"; else add "$package"; fi
+    done <"$here/lab_utils/host/packages.txt"
 }
-need_file() { # need_file PATH PACKAGE
+has() { # has PROGRAM
+    command -v "$1" >/dev/null 2>&1 || [ -x "${SBIN:-/usr/sbin}/$1" ]
+}
+need() { # need PROGRAM [WHAT]
+    has "$1" || want "${2:-$1}"
+}
+need_file() { # need_file PATH WHAT
     [ -e "$1" ] || want "$2"
 }
 
@@ -42,37 +72,54 @@ silent() { # silent ADDRESS…: is there one among these servers that does not a
 
 if [ "${1:-}" = python ]; then
     new_python
-    case "${python##*/}" in python3.*) package=${python##*/}-venv ;; *) package=python3-venv ;; esac
-    "$python" -c 'import venv, ensurepip' 2>/dev/null || want "$package"
+    case "${python##*/}" in python3.*) package=${python##*/} ;; *) package=python3 ;; esac
+    case "$manager" in # elsewhere, Python comes with what makes virtual environments
+    dnf) ;;
+    pacman) package=python ;;
+    zypper) case "$package" in python3.*) package=python3${package#python3.} ;; esac ;;
+    *) package=$package-venv ;;
+    esac
+    "$python" -c 'import venv, ensurepip' 2>/dev/null || add "$package"
     why="a virtual environment for Python"
 elif [ "$(uname -s)" != Linux ]; then
     exit 0 # no embedded provider here: `lab doctor` says what can run instead
 else
-    need ip iproute2
-    need nft nftables
-    need iptables iptables
-    need ipset ipset
+    need ip
+    need nft
+    need iptables
+    need ipset
     need unshare util-linux
-    need mmdebstrap mmdebstrap
-    need_file "${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}" debian-archive-keyring
-    need ssh openssh-client
-    need bwrap bubblewrap
-    need tcpdump tcpdump
+    has mmdebstrap || need debootstrap bootstrap # the one is quicker, and the other does
+    need_file "${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}" debian-keys
+    need ssh
+    need bwrap
+    need tcpdump
     # Three things are C or lean on it: runc, and what is in the images of pause and flannel. Where they can be downloaded, or are here
     # already, nothing compiles them. The rest is Go, for which pip fetches what compiles it.
     if ! made && silent https://github.com/ https://registry.k8s.io/ https://ghcr.io/; then
-        need gcc gcc
-        need pkg-config pkg-config
-        need_file /usr/include/stdio.h libc6-dev
-        need_file /usr/include/seccomp.h libseccomp-dev
+        need gcc
+        need pkg-config
+        need_file /usr/include/stdio.h libc
+        need_file /usr/include/seccomp.h libseccomp
     fi
-    why="nodes as Linux namespaces (iproute2, nftables), their Debian root (mmdebstrap), grading in a sandbox (bubblewrap)"
+    why="nodes as Linux namespaces (iproute2, nftables), their Debian root (mmdebstrap or debootstrap), grading in a sandbox (bubblewrap)"
 fi
-[ -n "$missing" ] || exit 0
+[ -n "$missing$unknown" ] || exit 0
 
-if ! command -v apt-get >/dev/null 2>&1; then
-    echo "lab: these are missing on this machine (named as Debian names them):$missing" >&2
-    echo "lab: install them with your package manager, for example: sudo dnf install$missing" >&2
+case "$manager" in
+apt-get) ;;
+dnf) install="dnf install" ;;
+pacman) install="pacman -S --needed" ;;
+zypper) install="zypper install" ;;
+*) install="" ;;
+esac
+if [ "$manager" != apt-get ] || ! has apt-get; then
+    if [ -z "$manager" ] || [ "$manager" = apt-get ]; then
+        echo "lab: these are missing on this machine: install with your package manager what Debian calls$missing" >&2
+        exit 2
+    fi
+    [ -z "$missing" ] || echo "lab: these are missing on this machine: install them with: sudo $install$missing" >&2
+    [ -z "$unknown" ] || echo "lab: no package is known here for what Debian calls$unknown: get it from https://packages.debian.org" >&2
     exit 2
 fi
 echo "lab: installing$missing: $why"

@@ -8,6 +8,7 @@ kubeconfig  a cluster that is already there
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -51,12 +52,16 @@ class ClusterSpec:
 
 @dataclass(frozen=True)
 class Usability:
-    """Whether a provider can run here. `why` says what is missing, `mend` the command that helps."""
+    """Whether a provider can run here. `why` says what is missing, `mend` the command that helps.
+
+    One that is `doubtful` may run here: it cannot be told without asking the user, for a password. Of two, the certain one is taken.
+    """
 
     name: str
     usable: bool
     why: str
     mend: str = ""
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,13 +121,22 @@ def provider(name: str) -> Provider:
 
 def choose() -> str:
     """The best provider that can run here."""
-    reasons = []
+    found = []
     for name in BY_ITSELF:
-        found = provider(name).usability()
-        if found.usable:
+        found.append(provider(name).usability())
+        if found[-1].usable and not found[-1].doubtful:
             return name
-        reasons.append(f"{name}: {found.why}")
-    raise HostLacks("no provider can run here; " + "; ".join(reasons), "See `lab doctor`")
+    for doubtful in in_order(found):
+        return doubtful.name
+    reasons = "; ".join(f"{each.name}: {each.why}" for each in found)
+    raise HostLacks(f"no provider can run here; {reasons}", "See `lab doctor`")
+
+
+def in_order(found: Iterable[Usability]) -> list[Usability]:
+    """Those that can run, the best first: what may be taken by itself, of these what surely runs, of these what starts soonest."""
+    order = [*BY_ITSELF, *(name for name in PROVIDERS if name not in BY_ITSELF)]
+    usable = [each for each in found if each.usable]
+    return sorted(usable, key=lambda each: (each.name not in BY_ITSELF, each.doubtful, order.index(each.name)))
 
 
 def node_for(record: ClusterRecord, node: NodeRecord) -> Node:

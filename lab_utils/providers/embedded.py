@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import platform
 import shutil
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lab_utils.artifacts import debian
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.embedded.host import seems_to_lack
 from lab_utils.embedded.privileged import perform
 from lab_utils.errors import HostLacks, LabError
+from lab_utils.host.packages import family, how_to_install, packages
 from lab_utils.paths import root_state_dir
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.common import as_it_is, cluster_keys, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
+from lab_utils.run import run
 
-NEEDED = {"ip": "iproute2", "nft": "nftables", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
+# Program → what lab_utils/host/packages.txt calls it.
+NEEDED = {"ip": "ip", "nft": "nft", "nsenter": "util-linux", "unshare": "util-linux", "mount": "mount"}
+ADMINISTRATORS = {"sudo", "wheel", "admin"}  # groups whose members sudo lets do everything: Debian, most others, older Ubuntus
 MEGABYTES_PER_NODE = 700
 MEGABYTES_OF_DISK = 6000
 
@@ -32,9 +39,11 @@ class Embedded:
             return Usability(
                 self.name, False, f"it makes Linux namespaces, and this is {platform.system()}", "Use --provider kind or vagrant"
             )
-        missing = sorted({package for program, package in NEEDED.items() if not shutil.which(program)})
-        if missing:
-            return Usability(self.name, False, f"programs are missing: {', '.join(missing)}", f"sudo apt-get install {' '.join(missing)}")
+        missing = {what for program, what in NEEDED.items() if not shutil.which(program)}
+        for_the_root = debian.lacking()
+        if missing or for_the_root:
+            named = [*packages(missing, family()), *for_the_root.values()]
+            return Usability(self.name, False, f"missing: {', '.join(named)}", how_to_install({*missing, *for_the_root}))
         if os.geteuid() != 0 and not shutil.which("sudo"):
             return Usability(self.name, False, "it needs root, and there is no sudo", "Run `lab` as root")
         try:
@@ -44,7 +53,11 @@ class Embedded:
             return Usability(self.name, False, error.what, error.mend)
         if lacks:
             return self._lacking(lacks)
-        return Usability(self.name, True, "Linux namespaces, a kubeadm cluster in well under a minute")
+        why = "Linux namespaces, a kubeadm cluster in well under a minute"
+        if not seems_to_have_root():
+            why += "; but it needs root, and sudo may not let this user: in none of the groups " + ", ".join(sorted(ADMINISTRATORS))
+            return Usability(self.name, True, why, "Try `sudo true`, or ask whoever administers this machine", doubtful=True)
+        return Usability(self.name, True, why)
 
     def _lacking(self, what: list[str]) -> Usability:
         mend = "Load the modules (modprobe vxlan overlay), or use --provider vagrant"
@@ -90,7 +103,7 @@ class Embedded:
         if not (folder / "cluster.json").exists():
             record.save()
         try:
-            answer = perform("up", {**asdict(spec), **made, **keys, "owner": os.getuid()}, progress)  # `images` is what `made` says
+            answer = perform("up", {**asdict(spec), **made, **keys}, progress)  # `images` is what `made` says
         except BaseException:
             if load_record(spec.name).state == "creating":
                 shutil.rmtree(folder, ignore_errors=True)
@@ -109,7 +122,7 @@ class Embedded:
         if there <= set(known_clusters()) or not self.usability().usable:
             return []
         try:
-            return list(perform("names", {"owner": os.getuid()}, Silent())["names"])
+            return list(perform("names", {}, Silent())["names"])
         except HostLacks:
             return []  # who may not become root has made none
 
@@ -142,6 +155,20 @@ class Embedded:
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node)
+
+
+def seems_to_have_root() -> bool:
+    """As far as it can be told without asking for a password."""
+    return os.geteuid() == 0 or bool(groups() & ADMINISTRATORS) or run(["sudo", "-n", "true"], check=False, timeout=5).ok
+
+
+def groups() -> set[str]:
+    """The names of this user's groups. One without a name is not meant."""
+    found = set()
+    for number in os.getgroups():
+        with suppress(KeyError):
+            found.add(grp.getgrgid(number).gr_name)
+    return found
 
 
 def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str]) -> None:

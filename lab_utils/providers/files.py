@@ -15,8 +15,9 @@ class FilesByCommands(Node):
     def put(self, source: Path | bytes, target: str, mode: int = 0o644) -> None:
         data = source if isinstance(source, bytes) else source.read_bytes()
         place, draft = shlex.quote(target), shlex.quote(f"{target}.lab-new")
-        # Through a draft and a rename, so that a broken connection never leaves half a file.
-        script = f'mkdir -p "$(dirname {place})" && cat > {draft} && chmod {mode:o} {draft} && mv -f {draft} {place}'
+        # Through a draft and a rename, so that a broken connection never leaves half a file. To `cat` it looks like the file's end.
+        script = f"""mkdir -p "$(dirname {place})" && cat > {draft} && [ "$(wc -c < {draft})" -eq {len(data)} ] &&
+            chmod {mode:o} {draft} && mv -f {draft} {place} || {{ rm -f {draft}; exit 1; }}"""
         self.run(script, input=data, timeout=600, check=True)
 
     def get(self, source: str) -> bytes:

@@ -264,3 +264,32 @@ def test_a_file_of_the_package_index_is_fetched_by_pip_as_pip_is_set_up(
     with pytest.raises(ArtifactFailed, match=r"pypi:absent==1.0#amd64: .*absent"):
         download.fetch(at("pypi:absent==1.0#amd64"), tmp_path / "out" / "absent", told)
     assert "pip fetches tool==1.0" in told
+
+
+@pytest.mark.parametrize(
+    ("proxy", "place"),
+    [
+        ("proxy.corp:3128", ("proxy.corp", 3128)),
+        ("//proxy.corp:3128", ("proxy.corp", 3128)),
+        ("10.1.2.3", ("10.1.2.3", 80)),
+        ("me:secret@proxy.corp:3128", ("proxy.corp", 3128)),
+        ("http://proxy.corp:3128/", ("proxy.corp", 3128)),
+        ("https://proxy.corp", ("proxy.corp", 443)),
+        ("[fd00::1]:3128", ("fd00::1", 3128)),
+    ],
+)
+def test_a_proxy_is_found_as_people_write_it(proxy: str, place: tuple[str, int]) -> None:
+    assert download.proxy_place(proxy) == place
+
+
+def test_a_proxy_without_a_scheme_is_probed(mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("https_proxy", mirror.url.removeprefix("http://"))
+    monkeypatch.delenv("LAB_RELEASES")
+    assert download.reachable([URL]) == {URL}
+
+
+def test_a_proxy_that_is_no_address_is_named() -> None:
+    with pytest.raises(BadInput, match=r"'http://proxy:port' is no address .*https_proxy"):
+        download.proxy_place("proxy:port")

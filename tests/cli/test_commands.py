@@ -85,6 +85,53 @@ def test_a_record_that_is_damaged_is_named(tmp_path: Path) -> None:
     assert str(record) in said.stderr and "lab down" in said.stderr and "Traceback" not in said.stderr
 
 
+NODE = {"name": "cp", "ip": "172.31.64.11", "role": "control-plane"}
+WRONG_RECORDS = {
+    "null": "null",
+    "a text": '"x"',
+    "a list": "[]",
+    "no access": json.dumps({"name": "foo", "provider": "embedded", "state": "up", "kubeconfig": "k", "nodes": [{**NODE, "access": None}]}),
+}
+
+
+@pytest.mark.parametrize("record", WRONG_RECORDS)
+def test_a_record_of_a_wrong_shape_is_named_by_every_command_and_removed_by_down(record: str, tmp_path: Path) -> None:
+    path = tmp_path / "clusters/foo/cluster.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(WRONG_RECORDS[record])
+    for words in (["status"], ["kubeconfig"], ["ssh", "cp"], ["kubectl", "version"]):
+        said = lab(*words, state=tmp_path)
+        # `status` goes on with the other clusters, and ends with its own code for one that is not well.
+        assert (said.returncode, said.stdout, said.stderr.count("\n")) == (1 if words == ["status"] else 2, "", 1), said.stderr
+        assert said.stderr.startswith(f"lab: {path} is not a cluster record") and "`lab down --name foo`" in said.stderr
+    removed = lab("down", "--name", "foo", state=tmp_path)
+    assert "Traceback" not in removed.stderr
+    if os.geteuid() == 0:
+        assert removed.returncode == 0 and not path.exists()
+
+
+def test_a_cluster_that_a_newer_version_wrote_down_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "clusters/foo/cluster.json"
+    path.parent.mkdir(parents=True)
+    record = {"name": "foo", "provider": "embedded", "state": "up", "kubeconfig": "/there", "nodes": [{**NODE, "zone": 1}], "since": 2}
+    path.write_text(json.dumps(record))
+    assert lab("kubeconfig", state=tmp_path).stdout == "/there\n"
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "cp1252", "utf-8"])
+def test_a_terminal_that_lacks_our_signs_gets_others(encoding: str, tmp_path: Path) -> None:
+    env = {**os.environ, "LAB_STATE": str(tmp_path), "PYTHONIOENCODING": encoding}
+    said = subprocess.run([sys.executable, "-m", "lab_utils", "doctor"], capture_output=True, timeout=120, env=env)
+    marks = {line.split()[0] for line in said.stdout.decode(encoding).splitlines() if line.startswith(" ") and line[1] != " "}
+    assert marks <= ({"✓", "✗"} if encoding == "utf-8" else {"+", "-"}) and marks
+    assert b"Traceback" not in said.stderr
+
+
+def test_doctor_needs_no_home(tmp_path: Path) -> None:
+    said = lab("doctor", "--json", state=tmp_path, HOME="/nonexistent", XDG_CACHE_HOME="", LAB_CACHE="")
+    assert json.loads(said.stdout)["has"]["disk_mb"] > 0, said.stderr
+
+
 def test_doctor_tells_programs_what_can_run(tmp_path: Path) -> None:
     said = lab("doctor", "--json", state=tmp_path)
     report = json.loads(said.stdout)
@@ -98,7 +145,9 @@ def test_doctor_names_what_is_missing_and_the_command_that_helps(tmp_path: Path)
     bare = tmp_path / "bin"
     bare.mkdir()
     (bare / "ip").symlink_to(shutil.which("true") or "/bin/true")
-    said = lab("doctor", "--json", state=tmp_path, PATH=str(bare))
+    debian = tmp_path / "os-release"
+    debian.write_text("ID=debian\n")
+    said = lab("doctor", "--json", state=tmp_path, PATH=str(bare), OS_RELEASE=str(debian))
     embedded = next(each for each in json.loads(said.stdout)["providers"] if each["name"] == "embedded")
     assert not embedded["usable"] and "nftables" in embedded["why"] and "apt-get install" in embedded["mend"]
     assert said.returncode == 2

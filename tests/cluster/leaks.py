@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from lab_utils.embedded.state import all_states
@@ -29,8 +30,11 @@ RESTLESS = (
 def look() -> dict[str, set[str]]:
     """Everything of interest, as sets of lines. What carries the name of a cluster that lives now is that cluster's, and left out:
     other tests make theirs and remove them meanwhile."""
-    words = {word for each in all_states() for word in (f"kio-{each.name}-", each.plan.link, each.subnet.rpartition(".")[0] + ".")}
-    return {what: {line for line in lines if not any(word in line for word in words)} for what, lines in _look().items()}
+    living = all_states()
+    seen = _look()
+    living += all_states()  # also whatever began while we looked
+    words = {word for each in living for word in (f"kio-{each.name}-", each.plan.link, each.subnet.rpartition(".")[0] + ".")}
+    return {what: {line for line in lines if not any(word in line for word in words)} for what, lines in seen.items()}
 
 
 def _look() -> dict[str, set[str]]:
@@ -43,9 +47,21 @@ def _look() -> dict[str, set[str]]:
         # The groups of nodes, not what lives in them: Pods of another cluster come and go meanwhile.
         "cgroups": {folder for folder, _, _ in os.walk("/sys/fs/cgroup") if Path(folder).name.startswith("kio-")},
         # A node's processes are all in its groups; only the launchers could outlive those.
-        "launchers": {line for line in run(["ps", "-eo", "args="]).stdout.splitlines() if "lab_utils/embedded/boot.sh" in line},
+        "launchers": set(launchers()),
         "sysctls": sysctls(),
     }
+
+
+def launchers() -> Iterator[str]:
+    """Each with the network namespace of its node, which says whose it is."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if "lab_utils/embedded/boot.sh" in command:
+                words = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+                yield " ".join([command, *(word for word in words if word.startswith("KIO_NETNS="))])
+        except OSError:  # it ended while we looked
+            continue
 
 
 def tables() -> list[str]:

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from lab_utils.cluster import Cluster, cluster_dir, known_clusters
-from lab_utils.embedded import state
+from lab_utils.embedded import pristine, state
 from lab_utils.paths import root_state_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
+from lab_utils.run import run
 from tests.cluster.leaks import difference, look
 
 pytestmark = pytest.mark.cluster
@@ -53,12 +54,32 @@ def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progre
     cluster.kubectl("delete", "deployment", "coredns", "-n", "kube-system")
     cluster.kubectl("taint", "node", "w1", "litter=here:NoSchedule")
     cluster.node("w1").run("touch /root/litter; rm -rf /opt/cni/bin/flannel", check=True)
+    cluster.node("w1").run("ip link add litter type bridge; ip route del default; iptables -I INPUT -p icmp -j DROP", check=True)
     chosen.reset(cluster.name, progress)
     cluster.close()
     assert everything(cluster) == pristine
     assert not cluster.get("node", "w1")["spec"].get("taints")
     assert not cluster.node("w1").run("test -e /root/litter").ok
     assert cluster.node("w1").run("test -x /opt/cni/bin/flannel").ok
+    assert not cluster.node("w1").run("ip link show litter").ok
+    assert cluster.node("w1").run("ip route show default").stdout.startswith("default via ")
+    assert cluster.node("cp").run(f"ping -c 1 -W 5 {cluster.node('w1').ip}").ok
+
+
+def test_a_fresh_network_takes_the_rules_that_reset_gives_it(cluster: Cluster) -> None:
+    if cluster.provider != "embedded":
+        pytest.skip(f"{cluster.provider} keeps no rules for its nodes")
+    known = state.load(cluster.name)
+    assert known
+    text = (known.folder / "pristine" / "w1.iptables-save").read_text()
+    run(["ip", "netns", "add", "takes-rules"])
+    try:
+        done = pristine.load_rules("iptables-restore", text, netns="takes-rules", root=known.lower)
+        there = run(["nsenter", "--net=/run/netns/takes-rules", "chroot", known.lower, "iptables-save"]).stdout
+    finally:
+        run(["ip", "netns", "delete", "takes-rules"])
+    assert done.ok, done.stderr
+    assert "default/kubernetes:https cluster IP" in there
 
 
 def test_two_clusters_side_by_side_and_nothing_left_of_the_second(cluster: Cluster, second: str, progress: Progress) -> None:

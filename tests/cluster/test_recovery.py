@@ -12,6 +12,7 @@ from lab_utils.diagnose import walk
 from lab_utils.embedded import state
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
+from lab_utils.run import run
 
 pytestmark = pytest.mark.cluster
 
@@ -48,14 +49,17 @@ def test_a_killed_node_is_named_and_started_again(cluster: Cluster, progress: Pr
         pytest.skip(f"only embedded nodes are killed this way, not those of {cluster.provider}")
     known = state.load(cluster.name)
     assert known
+    cluster.node("w2").run("ip link add litter type bridge", check=True)
     os.kill(known.launchers["w2"][0], signal.SIGKILL)
     chosen = provider("embedded")
     cluster.wait(lambda: not next(node for node in chosen.status(cluster.record) if node.name == "w2").running, timeout=20)
     running = {node.name: node.running for node in chosen.status(cluster.record)}
     assert running == {"cp": True, "w1": True, "w2": False}
+    run(["ip", "-n", known.plan.netns("w2"), "link", "delete", "eth0"])  # as if a start had been killed while it wired the node
     chosen.up(ClusterSpec(cluster.name, workers=2), progress)
     assert all(node.running and node.ready for node in chosen.status(cluster.record))
     cluster.close()
+    assert not cluster.node("w2").run("ip link show litter").ok, "a machine that boots has none of the links of its life before"
     all_layers_work(cluster)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.embedded import borrowed, network, operations, state
+from lab_utils.embedded import borrowed, forward, network, operations, state
 from lab_utils.embedded.state import State
 
 
@@ -28,12 +28,12 @@ class Host:
             monkeypatch.setattr(module, "INOTIFY", folder / "inotify")
         monkeypatch.setattr(borrowed, "IP_FORWARD", folder / "ip_forward")
         monkeypatch.setattr(network, "forwarding", lambda device: folder / (device or "nothing"))
-        monkeypatch.setattr(network, "forward_is_closed", lambda: self.closed)
+        monkeypatch.setattr(forward, "is_closed", lambda: self.closed)
         monkeypatch.setattr(network, "uplink", lambda: self.outside)
         monkeypatch.setattr(network, "bridge_netfilter", lambda: "not loaded")
         monkeypatch.setattr(network, "unload_bridge_netfilter", self.unload)
         monkeypatch.setattr(network, "open_way_out", self.open)
-        for name in ("load_bridge_netfilter", "make", "close_way_out", "fence", "remove", "forget_netns_mount"):
+        for name in ("load_bridge_netfilter", "make", "close_way_out", "fence", "unplug", "remove", "forget_netns_mount"):
             monkeypatch.setattr(network, name, lambda *_, **__: None)
 
     def say(self, **values: str) -> None:

@@ -30,7 +30,7 @@ def test_the_default_route_takes_nothing() -> None:
 
 def test_a_host_without_any_free_network_is_told_so() -> None:
     with pytest.raises(HostLacks, match="no free network"):
-        free_subnet(["172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16"], 0)
+        free_subnet(["172.16.0.0/12", "10.0.0.0/8", "192.168.0.0/16", "198.0.0.0/8"], 0)
 
 
 @given(st.lists(st.integers(0, 2**24 - 1), max_size=40), st.integers(0, 600))
@@ -38,6 +38,10 @@ def test_a_chosen_subnet_overlaps_nothing(numbers: list[int], index: int) -> Non
     taken = [f"{ipaddress.ip_address(number << 8)}/24" for number in numbers]
     chosen = ipaddress.ip_network(free_subnet(taken, index))
     assert not any(chosen.overlaps(ipaddress.ip_network(net)) for net in taken)
+
+
+def test_a_vpn_that_takes_all_private_networks_leaves_one() -> None:
+    assert free_subnet(["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"], 0).startswith("198.18.")
 
 
 def test_every_name_that_the_kernel_limits_fits() -> None:
@@ -53,6 +57,7 @@ def test_addresses_begin_at_eleven_and_cards_keep_their_number() -> None:
 
 def test_a_name_server_on_the_hosts_loopback_is_of_no_use_to_a_node() -> None:
     text = "# made by hand\nnameserver 127.0.0.53\nnameserver 192.0.2.1\nsearch example.org\nnameserver fe80::1%eth0\nnameserver ::1\n"
+    text += "nameserver router.lan\n"  # no address: the resolver passes over it
     assert parse_nameservers(text) == ["192.0.2.1", "fe80::1%eth0"]
 
 

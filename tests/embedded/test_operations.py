@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from lab_utils.embedded import network, node, operations, state
+from lab_utils.embedded import network, node, operations, pristine, state
 from lab_utils.embedded.gate import Gate
 from lab_utils.embedded.state import State
-from lab_utils.errors import LabError, Unhealthy
+from lab_utils.errors import BadInput, Busy, LabError, Unhealthy
 from lab_utils.progress import Silent
 
 OPTIONS = {"proxy_mode": "", "host_key": "", "host_key_public": "", "authorized_key": "", "kubernetes": "", "images": {}, "bare": False}
-REQUEST = {**OPTIONS, "name": "lab", "workers": 1, "lower": "/", "store": "/", "owner": 0, "kubectl": "kubectl"}
+REQUEST = {**OPTIONS, "name": "lab", "workers": 1, "lower": "/", "store": "/", "asked_by": [0], "kubectl": "kubectl"}
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ class TestAnUpThatFails:
     def test_its_logs_are_the_users(self) -> None:
         heard = Heard()
         with pytest.raises(Unhealthy):
-            operations.up({**REQUEST, "owner": 1000}, heard)
+            operations.up({**REQUEST, "asked_by": [1000]}, heard)
         logs = Path(heard.notes[0].rpartition(" ")[2])
         assert [(path.name, path.stat().st_uid) for path in logs.iterdir()] == [("cp-console.log", 1000)]
         assert (logs.stat().st_uid, logs.stat().st_mode & 0o777) == (1000, 0o700)
@@ -138,7 +138,7 @@ def test_what_a_killed_down_has_left_is_removed_by_the_next(own_state: Path) -> 
     known = finished()
     (known.node_dir("cp") / "upper").mkdir(parents=True)
     known.forget()
-    operations.down({"name": "lab"}, Silent())
+    operations.down({"name": "lab", "asked_by": [0]}, Silent())
     assert not (own_state / "lab").exists()
 
 
@@ -150,10 +150,92 @@ def test_what_a_killed_down_has_left_does_not_become_a_new_clusters(own_state: P
     assert operations.up(REQUEST, Silent()) == {"left": False}
 
 
+@pytest.mark.parametrize("operation", ["up", "down", "reset", "load", "fence"])
+@pytest.mark.parametrize("asked_by", [[1001], [0]], ids=["another user", "root"])
+def test_a_cluster_is_touched_by_nobody_but_its_owner(operation: str, asked_by: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody's first cluster is called `lab`: whoever has none yet and types `lab down` means nobody else's."""
+    monkeypatch.setattr(state, "who", lambda known: "hers")
+    finished(owner=1000)
+    with pytest.raises(Busy, match="belongs to hers"):
+        operations.OPERATIONS[operation]({**REQUEST, "asked_by": asked_by, "archive": "/a.tar", "closed": True}, Silent())
+    assert state.load("lab")
+
+
+@pytest.mark.parametrize(
+    ("owner", "asked_by"), [(1000, [1000]), (1000, [0, 1000]), (3_999_999_999, [0])], ids=["oneself", "behind sudo", "a user who has gone"]
+)
+def test_a_cluster_is_removed_by(owner: int, asked_by: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "_remove", lambda known: known.forget())
+    finished(owner=owner)
+    operations.down({"name": "lab", "asked_by": asked_by}, Silent())
+    assert not state.load("lab")
+
+
+@pytest.mark.parametrize("variable", ["LAB_STATE", "LAB_CACHE"])
+def test_a_folder_that_overlayfs_cannot_name_is_refused(variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, str(tmp_path / "a:b"))
+    with pytest.raises(BadInput, match="has ':' in it") as refused:
+        operations.up(REQUEST, Silent())
+    assert variable in str(refused.value)
+    assert not state.load("lab")
+
+
+def test_keys_that_were_lost_are_handed_out_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(operations, "_start", lambda known, request, progress: {"nodes": []})
+    monkeypatch.setattr(operations, "write", lambda known, name, path, text: said.append(f"{name}{path}={text.strip()}"))
+    monkeypatch.setattr(node, "inside", lambda known, name, words: said.append(f"{name}: {' '.join(words)}"))
+    finished()
+    operations.up(REQUEST, Silent())
+    assert said == []
+    operations.up({**REQUEST, "host_key": "h", "host_key_public": "p", "authorized_key": "a"}, Silent())
+    assert said[:4] == [
+        "cp/etc/ssh/ssh_host_ed25519_key=h",
+        "cp/etc/ssh/ssh_host_ed25519_key.pub=p",
+        "cp/root/.ssh/authorized_keys=a",
+        "cp: systemctl restart ssh",
+    ]
+    known = state.load("lab")
+    assert known and known.options["authorized_key"] == "a"
+
+
+def test_a_record_of_a_newer_version_is_read(own_state: Path) -> None:
+    finished()
+    file = own_state / "lab" / "state.json"
+    file.write_text(file.read_text().replace("{", '{"invented_later": true, ', 1))
+    known = state.load("lab")
+    assert known and known.nodes == ["cp", "w1"]
+
+
+@pytest.mark.parametrize("text", ["null", '"x"', "[]", "{}", "{ half of a rec", '{"name": "lab"}'])
+def test_a_record_that_makes_no_sense_is_bad_input(text: str, own_state: Path) -> None:
+    finished()
+    (own_state / "lab" / "state.json").write_text(text)
+    with pytest.raises(BadInput, match="cannot be read"):
+        state.load("lab")
+    assert state.all_states() == []
+
+
+def test_what_such_a_record_says_of_the_host_is_given_back(own_state: Path) -> None:
+    known = finished()
+    known.host_before = {"/proc/sys/some/thing": "0"}
+    known.forward_rules = True
+    known.save()
+    file = own_state / "lab" / "state.json"
+    file.write_text(file.read_text().replace('"subnet"', '"sub"'))
+    guess = operations._guess("lab")
+    assert (guess.host_before, guess.forward_rules, guess.nodes) == (known.host_before, True, ["cp", "w1"])
+
+
+def test_rules_that_need_what_kube_proxy_makes_are_no_hint() -> None:
+    rules = "*filter\n-A KUBE-FORWARD -m nfacct --nfacct-name  ct_state_invalid_dropped_pkts -j DROP\n-A KUBE-FORWARD -j ACCEPT\nCOMMIT\n"
+    assert pristine.loadable(rules) == "*filter\n-A KUBE-FORWARD -j ACCEPT\nCOMMIT\n"
+
+
 def test_a_user_is_told_the_names_of_that_users_clusters_alone() -> None:
     finished("hers", owner=1000)
     finished("his", owner=1001)
-    assert operations.OPERATIONS["names"]({"owner": 1000}, Silent()) == {"names": ["hers"]}
+    assert operations.OPERATIONS["names"]({"asked_by": [1000]}, Silent()) == {"names": ["hers"]}
 
 
 def test_a_record_that_goes_while_it_is_looked_for_is_no_record() -> None:
@@ -161,4 +243,4 @@ def test_a_record_that_goes_while_it_is_looked_for_is_no_record() -> None:
     known.forget()
     assert state.load("lab") is None
     with pytest.raises(LabError, match="there is no embedded cluster named 'lab'"):
-        operations._known("lab")
+        operations._own({"name": "lab", "asked_by": [0]})

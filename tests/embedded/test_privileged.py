@@ -156,4 +156,4 @@ def test_the_way_leads_through_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert privileged.perform("status", {"name": "nobodys"}, Silent()) == {"nodes": []}
     asked = (tmp_path / "asked").read_text()
-    assert f"LAB_STATE={tmp_path}/state" in asked and "-B -m lab_utils.embedded.privileged" in asked
+    assert f"LAB_STATE={tmp_path}/state" in asked and "-B -P -m lab_utils.embedded.privileged" in asked

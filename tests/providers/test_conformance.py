@@ -167,6 +167,18 @@ class TestFiles:
         assert node.run(["stat", "-c", "%a", "/root/a folder/it's a blob"]).stdout.strip() == "640"
         node.run(["rm", "-r", "/root/a folder"], check=True)
 
+    @pytest.mark.skipif(PROVIDER not in ("embedded", "vagrant"), reason="only ssh keeps a connection that can break")
+    def test_whose_connection_breaks_leave_no_half_of_them(self, cluster: Cluster) -> None:
+        node, draft = cluster.nodes[-1], "/root/half.lab-new"
+        with ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(node.put, bytes(200_000_000), "/root/half")
+            cluster.wait(lambda: node.run(f"test -s {draft}").ok, timeout=60)
+            node.close()
+            with pytest.raises(CommandFailed):
+                sending.result()
+        cluster.wait(lambda: not node.run(f"test -e {draft}").ok, timeout=60)
+        assert not node.run("test -e /root/half").ok
+
     def test_that_are_not_there_are_an_error(self, cluster: Cluster) -> None:
         with pytest.raises(CommandFailed):
             cluster.nodes[0].get("/no/such/file")
