@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from lab_utils.cli.console import Console, table
-from lab_utils.cluster import DEFAULT_NAME, known_clusters, load_record
-from lab_utils.errors import BadInput, NoSuchCluster
+from lab_utils.cluster import DEFAULT_NAME, ClusterRecord, known_clusters, load_record
+from lab_utils.errors import BadInput, LabError, NoSuchCluster
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
 
@@ -133,28 +133,16 @@ def prepare(prune: bool) -> None:
 @name_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str | None, as_json: bool) -> None:
-    """Which clusters there are, and which of their nodes run. Exit code 1 when one of them does not."""
-    from lab_utils.providers import provider
-
-    found: list[dict[str, Any]] = []
-    for record in map(load_record, [name] if name else known_clusters()):
-        nodes = provider(record.provider).status(record)
-        found.append(
-            {
-                "name": record.name,
-                "provider": record.provider,
-                "state": record.state,
-                "kubernetes": record.kubernetes,
-                "healthy": record.state == "up" and all(node.running and (node.ready or record.options.get("bare")) for node in nodes),
-                "kubeconfig": record.kubeconfig,
-                "nodes": [asdict(node) for node in nodes],
-            }
-        )
+    """Which clusters there are, and which of their nodes run. Exit code 1 when one of them does not, or cannot be looked at."""
+    records, skipped = ([load_record(name)], []) if name else _readable()
+    found = [_look(record) for record in records]
+    for problem in skipped:
+        click.echo(f"lab: {problem}", err=True)
     if as_json:
         click.echo(json.dumps({"clusters": found}, indent=2))
-    elif not found:
+    elif not found and not skipped:
         click.echo("There is no cluster here. Start one with: lab up")
-    else:
+    elif found:
         rows = [
             [each["name"], node["name"], node["role"], node["ip"], _word(node), node["detail"]] for each in found for node in each["nodes"]
         ]
@@ -162,8 +150,42 @@ def status(name: str | None, as_json: bool) -> None:
         for each in found:
             if each["state"] != "up":
                 click.echo(f"{each['name']}: half made; `lab down --name {each['name']}` removes it")
-    if not all(each["healthy"] for each in found):
+    if skipped or not all(each["healthy"] for each in found):
         sys.exit(1)
+
+
+def _readable() -> tuple[list[ClusterRecord], list[LabError]]:
+    """The records of all clusters, and what is wrong with those that cannot be read."""
+    records, problems = [], []
+    for name in known_clusters():
+        try:
+            records.append(load_record(name))
+        except LabError as error:
+            problems.append(error)
+    return records, problems
+
+
+def _look(record: ClusterRecord) -> dict[str, Any]:
+    """One cluster for `status`. What its provider cannot tell is None, with the reason: that must not hide the other clusters."""
+    from lab_utils.providers import provider
+
+    try:
+        nodes = [asdict(node) for node in provider(record.provider).status(record)]
+    except (LabError, LookupError, TypeError, ValueError) as error:
+        # Beside what a provider says itself: a record of another version may lack what this one looks up in it.
+        why = str(error) if isinstance(error, LabError) else f"its record does not fit this version ({type(error).__name__}: {error})"
+        unknown = {"running": None, "ready": None, "detail": why}
+        nodes = [{"name": node.name, "ip": node.ip, "role": node.role, **unknown} for node in record.nodes]
+    bare = bool(record.options.get("bare"))
+    return {
+        "name": record.name,
+        "provider": record.provider,
+        "state": record.state,
+        "kubernetes": record.kubernetes,
+        "healthy": record.state == "up" and all(node["running"] and (node["ready"] or bare) for node in nodes),
+        "kubeconfig": record.kubeconfig,
+        "nodes": nodes,
+    }
 
 
 @click.command()
@@ -171,18 +193,34 @@ def status(name: str | None, as_json: bool) -> None:
 @click.option("--all", "every", is_flag=True, help="Every cluster of this user.")
 def down(name: str | None, every: bool) -> None:
     """Remove a cluster and everything that was made for it."""
-    from lab_utils.providers import PROVIDERS, provider
-
     if name and every:
         raise BadInput("--name and --all were both given", "Use one of them")
     console = Console()
-    for each in _all() if every else [name or DEFAULT_NAME]:
-        if found := _provider_of(each):
-            provider(found).down(each, console)
-        else:  # no record, or half of one: `up` may have been killed between two records. The providers know
-            for other in PROVIDERS:
-                if provider(other).usability().usable:
-                    provider(other).down(each, console)
+    if not every:
+        _remove(name or DEFAULT_NAME, console)
+        return
+    problems: dict[str, LabError | OSError] = {}
+    for each in _all():
+        try:
+            _remove(each, console)
+        except (LabError, OSError) as error:  # the others can go nonetheless
+            problems[each] = error
+    for each, problem in problems.items():
+        click.echo(f"lab: cluster {each} is not removed: {problem}", err=True)
+    if problems:
+        sys.exit(2)
+
+
+def _remove(name: str, console: Console) -> None:
+    from lab_utils.providers import PROVIDERS, provider
+
+    if found := _provider_of(name):
+        provider(found).down(name, console)
+        return
+    # No record, or half of one: `up` may have been killed between two records. The providers know.
+    for other in PROVIDERS:
+        if provider(other).usability().usable:
+            provider(other).down(name, console)
 
 
 @click.command()
@@ -237,4 +275,6 @@ def _option(name: str) -> str:
 
 
 def _word(node: dict[str, Any]) -> str:
+    if node["running"] is None:
+        return "Unknown"
     return "Stopped" if not node["running"] else ("Ready" if node["ready"] else "NotReady")

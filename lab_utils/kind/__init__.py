@@ -2,6 +2,7 @@
 
 settings    what kind is told, and how its names and ours go together (pure)
 docker      whether Docker and kind can be used, and what they say of containers
+ports       whether ports of this host are free
 node        commands and files on one node, by `docker exec`
 bootstrap   from kind's bare cluster to one like every other here: Pod network, images, names
 

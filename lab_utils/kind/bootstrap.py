@@ -6,23 +6,24 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from lab_utils.artifacts.machine import arch
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import ClusterRecord, Node
 from lab_utils.embedded import kubeadm
 from lab_utils.embedded.gate import Gate
-from lab_utils.errors import Unhealthy
-from lab_utils.kind import docker
-from lab_utils.kind.settings import why_kind_failed
+from lab_utils.errors import HostLacks, LabError, Unhealthy
+from lab_utils.kind import docker, ports
+from lab_utils.kind.settings import busy_port, did_not_start, read_ports, why_kind_failed
 from lab_utils.progress import Progress
 from lab_utils.providers.common import cached_images
 from lab_utils.run import Result, end_group, follow, run
+from lab_utils.together import each
 
 # What flannel's configuration calls; kind's own images hold all but the first.
 PLUGINS = ("bridge", "host-local", "loopback", "portmap")
@@ -30,6 +31,7 @@ PLUGINS = ("bridge", "host-local", "loopback", "portmap")
 IN_EVERY_NODE_IMAGE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
 PID = "kind-create.pid"  # in a cluster's folder, while kind is at work
 PLUGINS_FOLDER = "/opt/cni/bin"
+INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
 @dataclass
@@ -40,25 +42,28 @@ class Names:
 
 @dataclass
 class ContainerGate(Gate):
-    """The same conditions as on every provider, with the nodes reached by `docker exec`."""
+    """The same conditions as on every provider, with the nodes reached by `docker exec`. Each node has a `since` of its own: one may
+    have been started an hour ago, and another just now."""
 
     reach: dict[str, Node] = field(default_factory=dict)
+    started: Mapping[str, float] = field(default_factory=dict)
 
     def on_node(self, node: str, words: list[str]) -> Result:
         return self.reach[node].run(words, timeout=60 * self.factor)
 
+    def _since(self, node: str) -> float:
+        return self.started.get(node, 0.0)
 
-def gate(
-    record: ClusterRecord, nodes: Sequence[Node], progress: Progress, *, since: float = 0.0, restarted: Sequence[str] = ()
-) -> ContainerGate:
+
+def gate(record: ClusterRecord, nodes: Sequence[Node], progress: Progress, *, started: Mapping[str, float] | None = None) -> ContainerGate:
+    """`started`: when nodes were that are started again, in seconds of the epoch."""
     return ContainerGate(
         Names(record.name, [node.name for node in nodes]),
         record.kubectl,
         record.kubeconfig,
         progress,
-        since=since,
-        restarted=frozenset(restarted),
         reach={node.name: node for node in nodes},
+        started=started or {},
     )
 
 
@@ -82,8 +87,15 @@ def create(record: ClusterRecord, progress: Progress) -> None:
     (record.folder / PID).unlink(missing_ok=True)
     (record.folder / "kind-create.log").write_text("\n".join(said) + "\n")
     if code != 0:
-        raise Unhealthy(f"kind could not make the cluster: {why_kind_failed(said)}", _hint(said))
+        raise _failed(said, record.options["ports"])
     Path(record.kubeconfig).chmod(0o600)
+
+
+def _failed(said: Sequence[str], asked: Sequence[str]) -> LabError:
+    busy = busy_port(said)
+    if busy and busy in [host for host, _ in read_ports(asked)]:  # it was free when we looked
+        return ports.taken(busy)
+    return Unhealthy(f"kind could not make the cluster: {why_kind_failed(said)}", _hint(said))
 
 
 def end_creation(record: ClusterRecord) -> None:
@@ -113,8 +125,9 @@ def _hint(said: Sequence[str]) -> str:
     text = "\n".join(said)
     if "failed to pull image" in text or "No such image" in text:
         return "Name an image that can be had, of the release of your kind, in LAB_KIND_IMAGE"
-    instances = Path("/proc/sys/fs/inotify/max_user_instances")
-    if instances.exists() and int(instances.read_text()) <= 128:
+    if busy_port(said):
+        return "kind chooses a free port for the API server, and another program was quicker: try again"
+    if did_not_start(said) and INSTANCES.exists() and int(INSTANCES.read_text()) <= 128:
         return "Perhaps for lack of inotify instances: sudo sysctl fs.inotify.max_user_instances=512"
     return "Its whole output is in kind-create.log"
 
@@ -126,6 +139,11 @@ def furnish(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) ->
     if missing:
         from lab_utils.artifacts import programs
 
+        if (theirs := architecture_of(record)) != arch():
+            raise HostLacks(
+                f"the node image lacks CNI plugins; Docker's containers are {theirs}, and programs for them cannot be made on {arch()}",
+                f"Use a Docker for {arch()}, or name an image in LAB_KIND_IMAGE that has {PLUGINS_FOLDER}/{PLUGINS[0]}",
+            )
         found = programs.ensure(PLUGINS, progress)
         with progress.step(f"Copying CNI plugins to {', '.join(node.name for node in missing)}"):
             for name, path in found.items():
@@ -151,7 +169,15 @@ def settle(nodes: Sequence[Node]) -> None:
     each(nodes, lambda node: node.run(["sh", "-c", script, node.name], check=True))
 
 
+def architecture_of(record: ClusterRecord) -> str:
+    """Of Docker's containers; a record of an older version does not say it."""
+    return str(record.options.get("architecture") or arch())
+
+
 def load_cached_images(record: ClusterRecord, node: Node, progress: Progress) -> None:
+    if (theirs := architecture_of(record)) != arch():
+        progress.note(f"Docker's containers are {theirs}, and the images in the cache are {arch()}: nodes pull theirs from registries")
+        return
     for image, archive in cached_images(image_names(node), progress, but=IN_EVERY_NODE_IMAGE).items():
         with progress.step(f"Loading {image}"):
             load(record, archive)
@@ -164,10 +190,3 @@ def load(record: ClusterRecord, archive: Path) -> None:
 def image_names(node: Node) -> set[str]:
     listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
     return {tag for image in listed for tag in image.get("repoTags") or []}
-
-
-def each(nodes: Sequence[Node], work: Callable[[Node], object]) -> None:
-    """The same on several nodes side by side; an error of one is raised."""
-    with ThreadPoolExecutor(max_workers=6) as pool:
-        for done in [pool.submit(work, node) for node in nodes]:
-            done.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Container:
     name: str
     running: bool
     ip: str
+    started: str  # when it was started last, by the daemon's clock (RFC 3339)
 
 
 def docker(*words: str, check: bool = True, timeout: float = 60) -> Result:
@@ -68,17 +70,17 @@ def clusters() -> list[str]:
 
 
 def containers(names: Sequence[str]) -> dict[str, Container]:
-    """Those of the containers that exist."""
+    """Those of the containers that exist. A daemon that does not answer is an error, and no sign that none exists."""
     said = docker("container", "inspect", *names, check=False)
-    try:
-        items = json.loads(said.stdout or "[]")
-    except ValueError:
-        items = []
+    if not said.ok and not re.search("no such (container|object)", said.stderr, re.IGNORECASE):
+        why = (said.stderr.strip().splitlines() or [f"code {said.code}"])[-1]
+        raise HostLacks(f"Docker does not say which containers there are ({why})", _how_to_start())
     found = {}
-    for item in items:
+    for item in json.loads(said.stdout or "[]"):
         name = item["Name"].removeprefix("/")
         network = item["NetworkSettings"]["Networks"].get(NETWORK) or {}
-        found[name] = Container(name, bool(item["State"]["Running"]), network.get("IPAddress", ""))
+        state = item["State"]
+        found[name] = Container(name, bool(state["Running"]), network.get("IPAddress", ""), state["StartedAt"])
     return found
 
 

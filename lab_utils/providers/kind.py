@@ -6,15 +6,19 @@ import os
 import platform
 import shutil
 import tempfile
-import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lab_utils.artifacts.machine import debian_name
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
-from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
-from lab_utils.kind import bootstrap, docker, settings
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
+from lab_utils.kind import bootstrap, docker, ports, settings
+from lab_utils.kind.docker import Container
 from lab_utils.kind.node import KindNode
-from lab_utils.progress import Progress
+from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.common import as_it_is, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
@@ -40,6 +44,7 @@ class Kind:
         info = docker.daemon()
         if spec.bare:
             raise BadInput("kind has no bare nodes: it makes a cluster of them at once", "Use --provider embedded or vagrant for --bare")
+        wanted = [host for host, _ in settings.read_ports(spec.ports)]
         with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
             if known and known.state == "up":
@@ -52,7 +57,8 @@ class Kind:
                     f"Choose another --name, or remove that one: kind delete cluster --name {spec.name}",
                 )
             check_room(spec.workers + 1, info)
-            return self._made(_plan(spec), progress)
+            ports.need_free(wanted)
+            return self._made(_plan(spec, info, progress), progress)
 
     def _made(self, record: ClusterRecord, progress: Progress) -> Cluster:
         """Make what the record says. Left half-way, for whatever reason, nothing of it remains."""
@@ -66,7 +72,8 @@ class Kind:
             self._pull(options["image"], progress)
             with progress.step(f"kind create cluster ({options['workers'] + 1} nodes)"):
                 bootstrap.create(record, progress)
-            record = _with_nodes(record)
+            found = _found(record)
+            record = _with_nodes(record, found)
             record.save()
             nodes = [self.node(record, each) for each in record.nodes]
             bootstrap.furnish(record, nodes, progress)
@@ -79,7 +86,7 @@ class Kind:
             self._remove(record, progress)
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
-        record.but(state="up", kubernetes=version).save()
+        record.but(state="up", kubernetes=version, nodes=_settled(record.nodes, found)).save()
         return with_addons(connect(record.name), progress)
 
     def _pull(self, image: str, progress: Progress) -> None:
@@ -93,14 +100,18 @@ class Kind:
             raise HostLacks(f"the node image {image} cannot be had: {why}", "Name one that your kind release lists in LAB_KIND_IMAGE")
 
     def _started(self, record: ClusterRecord, spec: ClusterSpec, progress: Progress) -> Cluster:
-        """Start the stopped containers of a finished cluster, and wait until it works again."""
+        """Start the stopped containers of a finished cluster, and wait until it works again.
+
+        Docker starts them itself after a restart of its own or of the machine, and gives them addresses and names as it likes: those that
+        run, but are not as they were left, are waited for and settled just as well.
+        """
         workers = len(record.nodes) - 1
         if workers != spec.workers:
             mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
             raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
         spec = as_it_is(spec, record.options)
+        found = _found(record)
         names = [settings.container_of(record.name, node.name) for node in record.nodes]
-        found = docker.containers(names)
         if gone := [name for name in names if name not in found]:
             raise NoSuchCluster(
                 f"cluster {record.name!r} has lost its containers {', '.join(gone)}",
@@ -108,18 +119,24 @@ class Kind:
             )
         stopped = [name for name in names if not found[name].running]
         if stopped:
-            since = time.time() - 1
             with progress.step(f"docker start {' '.join(stopped)}"):
                 docker.docker("start", *stopped)
-            record = _with_nodes(record)  # Docker may have given other addresses
+            found = _found(record)
+            if dead := [name for name in stopped if name not in found or not found[name].running]:
+                raise Unhealthy(f"the container {dead[0]} ended as soon as it was started", f"What it said: docker logs {dead[0]}")
+        if again := not_as_left(record.nodes, found):
+            if by_docker := [node.access["container"] for node in again if node.access["container"] not in stopped]:
+                progress.note(f"Docker has started {', '.join(by_docker)} again")
+            # With their new addresses, and as not settled yet: what is interrupted here is done again by the next `up`.
+            record = _with_nodes(record, found)
             record.save()
             nodes = [self.node(record, each) for each in record.nodes]
-            again = [node.name for node in record.nodes if node.access["container"] in stopped]
-            gate = bootstrap.gate(record, nodes, progress, since=since, restarted=again)
+            gate = bootstrap.gate(record, nodes, progress, started=started({node.name for node in again}, record.nodes, found))
             with progress.step("Waiting until Pods reach each other on every node"):
                 gate.api()
                 gate.everything()
             bootstrap.settle(nodes)  # last: a container that starts takes the name that Docker gave it
+            record.but(nodes=_settled(record.nodes, found)).save()
         return with_addons(connect(record.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:
@@ -160,23 +177,20 @@ class Kind:
             return self._made(record.but(state="creating", nodes=[]), progress)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
-        names = {node.name: settings.container_of(record.name, node.name) for node in record.nodes}
-        found = docker.containers(list(names.values())) if names and shutil.which("docker") else {}
-        running = {node: name in found and found[name].running for node, name in names.items()}
-        ready = ready_nodes(record) if any(running.values()) else {}
-        return [
-            NodeStatus(
-                node.name,
-                node.ip,
-                node.role,
-                running[node.name],
-                ready.get(node.name, False),
-                ""
-                if running[node.name]
-                else f"the container {names[node.name]} does not run; `lab up --name {record.name}` starts it again",
-            )
-            for node in record.nodes
-        ]
+        found = _found(record) if record.nodes else {}
+        ready = ready_nodes(record) if any(container.running for container in found.values()) else {}
+        moved = {node.name for node in not_as_left(record.nodes, found)} if record.state == "up" else set()
+
+        def of(node: NodeRecord) -> NodeStatus:
+            name = str(node.access["container"])
+            container = found.get(name)
+            if not container or not container.running:
+                mend = f"the container {name} does not run; `lab up --name {record.name}` starts it again"
+                return NodeStatus(node.name, node.ip, node.role, False, False, mend)
+            mend = f"Docker has started the container {name} again; `lab up --name {record.name}` gives it its name and finds its address"
+            return NodeStatus(node.name, container.ip, node.role, True, ready.get(node.name, False), mend if node.name in moved else "")
+
+        return [of(node) for node in record.nodes]
 
     def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
         node = self.node(record, record.nodes[0])
@@ -200,10 +214,8 @@ class Kind:
         ]
 
 
-def _plan(spec: ClusterSpec) -> ClusterRecord:
+def _plan(spec: ClusterSpec, info: dict[str, Any], progress: Progress) -> ClusterRecord:
     """What is about to be made, before it is made."""
-    for port in spec.ports:
-        settings.read_port(port)
     folder = cluster_dir(spec.name)
     options: dict[str, Any] = {
         "workers": spec.workers,
@@ -216,17 +228,39 @@ def _plan(spec: ClusterSpec) -> ClusterRecord:
         "ports": list(spec.ports),
         "image": os.environ.get("LAB_KIND_IMAGE") or settings.IMAGE,
         "network_made": not docker.network_exists(),
+        "architecture": debian_name(str(info.get("Architecture") or platform.machine())),
     }
-    return ClusterRecord(spec.name, Kind.name, "creating", str(folder / "kubeconfig"), [], options=options, kubectl=host_kubectl())
+    kubectl = host_kubectl(progress=progress)
+    return ClusterRecord(spec.name, Kind.name, "creating", str(folder / "kubeconfig"), [], options=options, kubectl=kubectl)
 
 
-def _with_nodes(record: ClusterRecord) -> ClusterRecord:
+def _found(record: ClusterRecord) -> dict[str, Container]:
+    return docker.containers([settings.container_of(record.name, node) for node in settings.node_names(record.options["workers"])])
+
+
+def _with_nodes(record: ClusterRecord, found: Mapping[str, Container]) -> ClusterRecord:
     names = {node: settings.container_of(record.name, node) for node in settings.node_names(record.options["workers"])}
-    found = docker.containers(list(names.values()))
     nodes = [
         NodeRecord(node, found[name].ip, "control-plane" if node == "cp" else "worker", {"container": name}) for node, name in names.items()
     ]
     return record.but(nodes=nodes)
+
+
+def _settled(nodes: list[NodeRecord], found: Mapping[str, Container]) -> list[NodeRecord]:
+    """The same nodes, with the start of their containers after which they were waited for and settled."""
+    return [replace(node, access={**node.access, "started": found[node.access["container"]].started}) for node in nodes]
+
+
+def not_as_left(nodes: list[NodeRecord], found: Mapping[str, Container]) -> list[NodeRecord]:
+    """Those whose containers run, but were started, or got another address, since they were settled."""
+    running = [(node, found[node.access["container"]]) for node in nodes if node.access["container"] in found]
+    return [node for node, one in running if one.running and (one.started, one.ip) != (node.access.get("started"), node.ip)]
+
+
+def started(names: set[str], nodes: list[NodeRecord], found: Mapping[str, Container]) -> dict[str, float]:
+    """When their containers were started, in seconds of the epoch. Kubernetes' own stamps are whole seconds."""
+    stamps = {node.name: found[node.access["container"]].started for node in nodes if node.name in names}
+    return {name: datetime.fromisoformat(stamp).timestamp() - 1 for name, stamp in stamps.items()}
 
 
 def _is_ours(name: str) -> bool:
@@ -236,15 +270,14 @@ def _is_ours(name: str) -> bool:
         return False
 
 
-def host_kubectl(*, look_only: bool = False) -> str:
+def host_kubectl(*, look_only: bool = False, progress: Progress | None = None) -> str:
     """On Linux our own, in the version of the cluster; elsewhere one that is installed. Docker Desktop brings one along."""
     if platform.system() == "Linux":
         if look_only:
             return ""
         from lab_utils import artifacts
-        from lab_utils.progress import Silent
 
-        return str(artifacts.binary("kubectl", Silent()))
+        return str(artifacts.binary("kubectl", progress or Silent()))
     if found := shutil.which("kubectl"):
         return found
     raise HostLacks("there is no `kubectl` command", "Install it: https://kubernetes.io/docs/tasks/tools/")

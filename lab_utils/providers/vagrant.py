@@ -6,21 +6,22 @@ In a cluster's folder lies vagrant/ with the settings as they were decided, Vagr
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import time
 from pathlib import Path
 
 import yaml
 
+from lab_utils.artifacts.machine import arch
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.common import as_it_is, cached_images, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
-from lab_utils.vagrant import hypervisors, leftovers, machines, settings
-from lab_utils.vagrant.bootstrap import Bootstrap, each
+from lab_utils.together import each
+from lab_utils.vagrant import hypervisors, leftovers, machines
+from lab_utils.vagrant.bootstrap import Bootstrap
 from lab_utils.vagrant.machines import Machines
 from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings, write_settings
 
@@ -61,12 +62,11 @@ class Vagrant:
         progress.note(f"the machines are kept by {provider}")
         if provider == "virtualbox" and hypervisors.kvm_has_the_processor():
             progress.note("KVM is loaded, and may keep VirtualBox from starting machines: sudo modprobe -r kvm_intel kvm_amd kvm")
-        architecture = settings.debian_architecture(platform.machine())
-        box = chosen.box_for(architecture, provider)
+        box = chosen.box_for(arch(), provider)
         check_room(chosen.memory(spec.workers))
-        record = plan(spec, chosen, provider, box)
+        record = plan(spec, chosen, provider, box, progress)
         made = Machines(record.folder / "vagrant", provider)
-        check_box(made, box, architecture)
+        check_box(made, box, arch())
         record.save()
         try:
             write_settings(record, chosen, progress)
@@ -199,7 +199,8 @@ class Vagrant:
         return with_addons(connect(name), progress)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
-        states = _machines(record).states() if shutil.which("vagrant") else {}
+        machines.need_vagrant()
+        states = _machines(record).states()
         running = {name: state == "running" for name, state in states.items()}
         ready: dict[str, bool] = {}
         if any(running.values()) and not record.options.get("bare") and record.state == "up":
@@ -224,14 +225,14 @@ class Vagrant:
 
         def load_on(node: Node) -> None:
             inbox = "/var/tmp/lab-images.tar"
-            node.put(archive, inbox)
             try:
+                node.put(archive, inbox)
                 node.run(["ctr", "-n", "k8s.io", "images", "import", "--local", inbox], timeout=600, check=True)
             finally:
                 node.run(["rm", "-f", inbox])
 
         with progress.step(f"Loading {archive.name} on {', '.join(node.name for node in nodes)}"):
-            each(nodes, load_on)
+            each(nodes, load_on, give_up=Node.close)  # a transfer ends with its connection
         return sorted(_images(nodes[0]) - before)
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
@@ -250,10 +251,17 @@ def _ours(name: str) -> ClusterRecord | None:
     except BadInput:
         if not folder.is_dir():
             return None
-        decided = folder / "settings.yaml"
-        said = yaml.safe_load(decided.read_text()) if decided.exists() else {}
-        record = ClusterRecord(name, Vagrant.name, "creating", "", [], options={"vm_provider": said.get("provider", "")})
+        record = ClusterRecord(name, Vagrant.name, "creating", "", [], options={"vm_provider": _decided_provider(folder / "settings.yaml")})
     return record if record and record.provider == Vagrant.name else None
+
+
+def _decided_provider(decided: Path) -> str:
+    """What settings.yaml says of it, if that is not damaged as well."""
+    try:
+        said = yaml.safe_load(decided.read_text())
+    except (OSError, ValueError, yaml.YAMLError):
+        return ""
+    return str(said.get("provider") or "") if isinstance(said, dict) else ""
 
 
 def _images(node: Node) -> set[str]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from lab_utils.embedded.gate import Gate
 from lab_utils.errors import Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.run import Result
+from lab_utils.together import each
 
 # A machine of one's own choosing may be smaller than kubeadm likes; all else that its preflight looks at must hold on a real machine.
 IGNORED = "NumCPU,Mem"
@@ -163,10 +163,3 @@ true
 def write_kubeconfig(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.write_text(text)
-
-
-def each(nodes: Iterable[Node], work: Callable[[Node], object]) -> None:
-    """The same on several nodes side by side; an error of one is raised."""
-    with ThreadPoolExecutor(max_workers=6) as pool:
-        for done in [pool.submit(work, node) for node in nodes]:
-            done.result()

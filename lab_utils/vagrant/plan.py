@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from lab_utils.cluster import ClusterRecord, NodeRecord, cluster_dir, known_clusters, load_record
-from lab_utils.errors import BadInput, HostLacks
+from lab_utils.errors import BadInput, HostLacks, LabError
 from lab_utils.paths import repo_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec
@@ -28,15 +28,26 @@ def read_settings() -> Settings:
     course = repo_dir() / "vagrant" / "settings.yaml"
     texts = [(str(course), course.read_text())]
     if said := os.environ.get("LAB_VAGRANT_SETTINGS"):
-        own = Path(said).expanduser()
+        own = _expanded(said)
         if not own.is_file():
             raise BadInput(f"LAB_VAGRANT_SETTINGS names {said}, and there is no such file")
-        texts.append((str(own), own.read_text()))
+        try:
+            texts.append((str(own), own.read_text(encoding="utf-8")))
+        except UnicodeDecodeError:
+            raise BadInput(f"{own} is not text in UTF-8", "Save it as UTF-8 in your editor") from None
     return settings.read(*texts)
 
 
-def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str) -> ClusterRecord:
+def _expanded(said: str) -> Path:
+    try:
+        return Path(said).expanduser()
+    except RuntimeError:  # ~somebody, and there is no such user
+        return Path(said)
+
+
+def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str, progress: Progress) -> ClusterRecord:
     """What is about to be made, before it is made."""
+    from lab_utils.artifacts.machine import arch
     from lab_utils.artifacts.versions import pinned
     from lab_utils.embedded.patience import patience
 
@@ -59,18 +70,19 @@ def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str) -> Cluste
             "images": sorted(spec.images),
             "vm_provider": provider,
             "box": box,
+            "architecture": arch(),
             "network": str(network),
             "patience": max(chosen.patience, patience()),
             "pools_before": leftovers.pools() if provider == "libvirt" else [],
             "networks_before": leftovers.networks() if provider == "libvirt" else [],
         },
-        kubectl=host_kubectl(),
+        kubectl=host_kubectl(progress),
     )
 
 
 def taken_networks(provider: str) -> list[str]:
     """Networks of our other clusters, and those that this host has on its own links."""
-    others = [load_record(name) for name in known_clusters()]
+    others = _records()
     taken = [str(other.options["network"]) for other in others if other.options.get("network")]
     # VirtualBox keeps its host-only networks between machines and uses them again; Linux has `ip` to tell about all others.
     if provider != "virtualbox" and shutil.which("ip"):
@@ -83,13 +95,23 @@ def taken_networks(provider: str) -> list[str]:
     return taken
 
 
-def host_kubectl() -> str:
+def _records() -> list[ClusterRecord]:
+    """Of our clusters, those that can be read: one that is damaged must not keep another from being made."""
+    found = []
+    for name in known_clusters():
+        try:
+            found.append(load_record(name))
+        except LabError:
+            continue
+    return found
+
+
+def host_kubectl(progress: Progress) -> str:
     """Our own build of kubectl is a Linux program; elsewhere it must be installed."""
     if platform.system() == "Linux":
         from lab_utils import artifacts
-        from lab_utils.progress import Silent
 
-        return str(artifacts.binary("kubectl", Silent()))
+        return str(artifacts.binary("kubectl", progress))
     if not shutil.which("kubectl"):
         raise HostLacks("kubectl is not installed", "brew install kubectl")
     return "kubectl"
@@ -138,6 +160,8 @@ def write_settings(record: ClusterRecord, chosen: Settings, progress: Progress) 
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     cluster: dict[str, Any] = {
         "name": record.name,
+        "architecture": record.options["architecture"],
+        "box": record.options["box"],
         "network": record.options["network"].rsplit(".", 1)[0],
         "kubernetes": record.kubernetes,
         "pause": pinned().image("pause").name,

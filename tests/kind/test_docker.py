@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
-from lab_utils.cluster import Cluster, known_clusters
+from lab_utils.cluster import Cluster, known_clusters, load_record
 from lab_utils.errors import BadInput, Unhealthy
 from lab_utils.kind import docker
 from lab_utils.kind.settings import container_of
@@ -47,3 +51,42 @@ def test_a_stopped_node_is_named_says_so_and_is_started_again(cluster: Cluster, 
     again = makes.up(ClusterSpec(cluster.name, workers=2), progress)
     assert again.node("w2").run("hostname").stdout == "w2\n"
     cluster.wait(lambda: all(node.ready for node in makes.status(again.record)), timeout=60)
+
+
+def test_a_port_that_somebody_takes_while_kind_works_is_named(
+    cluster: Cluster, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"busy-{os.getpid()}"
+    monkeypatch.setattr("lab_utils.kind.ports.need_free", lambda ports: None)  # it was free when we looked
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the logs go
+    with socket.socket() as theirs:
+        theirs.bind(("127.0.0.1", 0))
+        theirs.listen()
+        port = theirs.getsockname()[1]
+        with pytest.raises(BadInput, match=f"port {port} of this host"):
+            provider("kind").up(ClusterSpec(name, workers=0, ports=(f"{port}:30080",)), progress)
+    assert name not in known_clusters() and name not in docker.clusters()
+
+
+def test_nodes_that_docker_started_again_are_found_where_they_are_and_settled(cluster: Cluster, progress: Progress) -> None:
+    """As after a restart of the machine: all run again, in an order of Docker's own choosing, and so with other addresses."""
+    makes, containers = provider("kind"), [container_of(cluster.name, node.name) for node in cluster.nodes]
+    old = {node.name: node.ip for node in cluster.nodes}
+    there = docker.containers(containers)
+    docker.docker("stop", "--time", "5", *containers)
+    # Docker gives addresses in the order of starts, so the one with the last of them now gets the first.
+    docker.docker("start", *sorted(containers, key=lambda name: ip_address(there[name].ip), reverse=True))
+    told = makes.status(load_record(cluster.name))
+    assert all(node.running and "Docker has started the container" in node.detail for node in told)
+    assert {node.name: node.ip for node in told} != old, "the test shows less than it should"
+    again = makes.up(ClusterSpec(cluster.name, workers=2), progress)
+    found = docker.containers(containers)
+    assert [(node.ip, node.run("hostname").stdout) for node in again.nodes] == [
+        (found[container].ip, f"{node.name}\n") for node, container in zip(cluster.nodes, containers, strict=True)
+    ]
+    assert [node.run("sysctl -n net.ipv4.ip_forward").stdout for node in again.nodes] == ["1\n"] * 3
+    known = {item["metadata"]["name"]: item["status"]["addresses"][0]["address"] for item in again.get("nodes")["items"]}
+    assert known == {node.name: node.ip for node in again.nodes}
+    assert [node.detail for node in makes.status(again.record)] == ["", "", ""]
+    # The suite goes on with the cluster as it is now.
+    cluster.record, cluster.nodes = again.record, again.nodes

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
+
+from lab_utils.artifacts.machine import arch
+from lab_utils.cluster import ClusterRecord, Node, NodeRecord
+from lab_utils.errors import BadInput, HostLacks, Unhealthy
+from lab_utils.kind import bootstrap
+from lab_utils.progress import Silent
+from lab_utils.providers import ClusterSpec, kind, provider
+from lab_utils.run import Result
 
 INFO = json.dumps({"ServerVersion": "28.0", "OperatingSystem": "Docker Desktop", "MemTotal": 1 << 30})
 NOT_RUNNING = 'echo "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?" >&2; echo "{}"; exit 1'
@@ -74,6 +84,93 @@ def test_a_port_that_cannot_be_one_is_refused_before_anything_is_made(path: Path
     said = up(path, tmp_path, "--workers", "0", "--port", "http")
     assert (said.returncode, said.stderr) == (2, "lab: --port http cannot be a pair of ports. Write HOST:NODE, such as 8080:30080\n")
     assert not list(tmp_path.rglob("cluster.json"))
+
+
+def docker_of(architecture: str) -> str:
+    info = json.dumps({"ServerVersion": "28.0", "MemTotal": 64 << 30, "Architecture": architecture})
+    return f"case \"$1\" in info) echo '{info}';; *) exit 0;; esac"
+
+
+def test_a_busy_port_is_refused_before_anything_is_made(path: Path, tmp_path: Path) -> None:
+    command(path, "kind", "exit 0")
+    command(path, "docker", docker_of("x86_64"))
+    with socket.socket() as theirs:
+        theirs.bind(("127.0.0.1", 0))
+        theirs.listen()
+        port = theirs.getsockname()[1]
+        said = up(path, tmp_path, "--workers", "0", "--port", f"{port}:30080")
+    expected = f"lab: --port asks for port {port} of this host, which another program has. Choose another: --port HOST:NODE\n"
+    assert (said.returncode, said.stderr) == (2, expected)
+    assert not list(tmp_path.rglob("cluster.json"))
+
+
+def test_one_port_of_the_host_for_two_of_the_nodes_is_refused(path: Path, tmp_path: Path) -> None:
+    command(path, "kind", "exit 0")
+    command(path, "docker", docker_of("x86_64"))
+    said = up(path, tmp_path, "--workers", "0", "--port", "8080:30080", "--port", "8080:30081")
+    assert said.returncode == 2 and "--port names port 8080 of this host twice" in said.stderr
+    assert not list(tmp_path.rglob("cluster.json"))
+
+
+def record_of(name: str = "lab", **options: object) -> ClusterRecord:
+    nodes = [NodeRecord("cp", "172.18.0.2", "control-plane", {"container": f"{name}-control-plane"})]
+    return ClusterRecord(name, "kind", "up", "/nowhere", nodes, options={"workers": 0, "ports": ["8080:30080"], **options})
+
+
+def test_a_port_that_was_taken_meanwhile_is_named_and_no_other_advice_given() -> None:
+    said = ["docker: Error response from daemon: x: Bind for 127.0.0.1:8080 failed: port is already allocated."]
+    refused = bootstrap._failed(said, ["8080:30080"])
+    assert isinstance(refused, BadInput) and "port 8080 of this host" in refused.what
+    other = bootstrap._failed([said[0].replace("8080", "34567")], ["8080:30080"])
+    assert isinstance(other, Unhealthy) and "try again" in other.mend
+
+
+def test_inotify_is_blamed_only_for_nodes_that_did_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "instances").write_text("128\n")
+    monkeypatch.setattr(bootstrap, "INSTANCES", tmp_path / "instances")
+    assert "inotify" not in bootstrap._failed(["ERROR: failed to create cluster: something else"], []).mend
+    assert "inotify" in bootstrap._failed(['could not find a log line that matches "Reached target"'], []).mend
+
+
+def test_docker_that_does_not_answer_is_no_stopped_node(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(path))
+    with pytest.raises(HostLacks, match="'docker' is not on this machine"):
+        provider("kind").status(record_of())
+    command(path, "docker", NOT_RUNNING)
+    with pytest.raises(HostLacks, match=r"Docker does not say which containers there are \(Cannot connect"):
+        provider("kind").status(record_of())
+    command(path, "docker", "echo '[]'; echo 'Error: No such container: lab-control-plane' >&2; exit 1")
+    assert [node.running for node in provider("kind").status(record_of())] == [False]
+
+
+def test_programs_for_another_architecture_are_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lacking:
+        name = "cp"
+
+        def run(self, words: object, check: bool = False) -> Result:
+            return Result("", "", 0 if check else 1)
+
+    other = "arm64" if arch() == "amd64" else "amd64"
+    with pytest.raises(HostLacks, match=rf"lacks CNI plugins; Docker's containers are {other}, and programs .* cannot be made on {arch()}"):
+        bootstrap.furnish(record_of(architecture=other), [cast(Node, Lacking())], Silent())
+
+
+def test_images_of_another_architecture_stay_in_the_cache() -> None:
+    class Told(Silent):
+        def note(self, what: str) -> None:
+            notes.append(what)
+
+    notes: list[str] = []
+    other = "arm64" if arch() == "amd64" else "amd64"
+    bootstrap.load_cached_images(record_of(architecture=other), cast(Node, None), Told())
+    assert notes == [f"Docker's containers are {other}, and the images in the cache are {arch()}: nodes pull theirs from registries"]
+
+
+def test_dockers_own_architecture_is_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab_utils.kind.docker.network_exists", lambda: True)
+    monkeypatch.setattr(kind, "host_kubectl", lambda progress: "kubectl")
+    assert kind._plan(ClusterSpec("lab"), {"Architecture": "aarch64"}, Silent()).options["architecture"] == "arm64"
+    assert kind._plan(ClusterSpec("lab"), {}, Silent()).options["architecture"] == arch()
 
 
 def test_options_of_another_provider_are_refused(path: Path, tmp_path: Path) -> None:

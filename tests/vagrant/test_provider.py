@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab_utils.artifacts.machine import arch
 from lab_utils.cluster import ClusterRecord, NodeRecord
 from lab_utils.embedded import kubeadm
 from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
-from lab_utils.progress import Silent
+from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec
 from lab_utils.providers.vagrant import PROVIDER
 from lab_utils.vagrant import machines
 from lab_utils.vagrant.bootstrap import silent
 from lab_utils.vagrant.machines import Machines
-from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings
+from lab_utils.vagrant.plan import check_box, check_room, host_kubectl, plan, read_settings, write_settings
 from lab_utils.vagrant.settings import Settings
 
 
@@ -29,7 +30,7 @@ from lab_utils.vagrant.settings import Settings
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LAB_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("LAB_VAGRANT_SETTINGS", raising=False)
-    monkeypatch.setattr("lab_utils.vagrant.plan.host_kubectl", lambda: "kubectl")
+    monkeypatch.setattr("lab_utils.vagrant.plan.host_kubectl", lambda progress: "kubectl")
     return tmp_path
 
 
@@ -47,13 +48,27 @@ def test_the_users_settings_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         read_settings()
 
 
+def test_the_users_settings_must_be_utf8(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = own_state / "mine.yaml"
+    mine.write_text("workers: 1\n", encoding="utf-16")
+    monkeypatch.setenv("LAB_VAGRANT_SETTINGS", str(mine))
+    with pytest.raises(BadInput, match=r"mine.yaml is not text in UTF-8. Save it as UTF-8"):
+        read_settings()
+
+
+def test_a_home_of_nobody_holds_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_VAGRANT_SETTINGS", "~no-such-user/mine.yaml")
+    with pytest.raises(BadInput, match="there is no such file"):
+        read_settings()
+
+
 def test_too_little_memory_is_said_before_anything_is_made() -> None:
     with pytest.raises(HostLacks, match=r"the machines take 99999999 MB of memory, and [0-9]+ MB are free"):
         check_room(99999999)
 
 
 def test_the_plan_says_all_that_down_must_know() -> None:
-    record = plan(ClusterSpec("lab", workers=1), Settings(), "virtualbox", "course")
+    record = plan(ClusterSpec("lab", workers=1), Settings(), "virtualbox", "course", Silent())
     assert (record.state, record.provider) == ("creating", "vagrant")
     assert {node.name: (node.ip, node.role) for node in record.nodes} == {
         "cp": ("192.168.56.10", "control-plane"),
@@ -68,15 +83,42 @@ def test_the_plan_says_all_that_down_must_know() -> None:
 
 
 def test_a_second_cluster_has_a_network_of_its_own() -> None:
-    plan(ClusterSpec("one"), Settings(), "virtualbox", "course").save()
-    second = plan(ClusterSpec("two"), Settings(), "virtualbox", "course")
+    plan(ClusterSpec("one"), Settings(), "virtualbox", "course", Silent()).save()
+    second = plan(ClusterSpec("two"), Settings(), "virtualbox", "course", Silent())
     assert second.options["network"] == "192.168.57.0/24"
+
+
+def test_a_damaged_record_of_another_cluster_is_no_hindrance(own_state: Path) -> None:
+    (own_state / "state/clusters/damaged").mkdir(parents=True)
+    (own_state / "state/clusters/damaged/cluster.json").write_text("{")
+    assert plan(ClusterSpec("two"), Settings(), "virtualbox", "course", Silent()).options["network"] == "192.168.56.0/24"
+
+
+def test_whoever_waits_for_kubectl_sees_how_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Progress] = []
+
+    def binary(name: str, progress: Progress) -> Path:
+        told.append(progress)
+        return Path(name)
+
+    monkeypatch.setattr("lab_utils.artifacts.binary", binary)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    mine = Silent()
+    assert host_kubectl(mine) == "kubectl"
+    assert told == [mine]
+
+
+def test_the_vagrantfile_is_told_what_was_decided(own_state: Path) -> None:
+    record = plan(ClusterSpec("lab", workers=1), Settings(), "virtualbox", "course", Silent())
+    write_settings(record, Settings(packaged=True), Silent())
+    told = yaml.safe_load((record.folder / "vagrant/settings.yaml").read_text())
+    assert (told["cluster"]["architecture"], told["cluster"]["box"]) == (arch(), "course")
 
 
 def test_the_more_patient_of_setting_and_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_PATIENCE", "3")
-    assert plan(ClusterSpec("lab"), Settings(patience=2), "virtualbox", "course").options["patience"] == 3
-    assert plan(ClusterSpec("lab"), Settings(patience=8), "virtualbox", "course").options["patience"] == 8
+    assert plan(ClusterSpec("lab"), Settings(patience=2), "virtualbox", "course", Silent()).options["patience"] == 3
+    assert plan(ClusterSpec("lab"), Settings(patience=8), "virtualbox", "course", Silent()).options["patience"] == 8
 
 
 def program(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
@@ -107,7 +149,7 @@ def test_a_box_that_may_fit_is_taken(architectures: tuple[str, ...], own_state: 
 
 
 def made(name: str, **options: object) -> ClusterRecord:
-    record = plan(ClusterSpec(name, workers=1), Settings(), "libvirt", "course").but(state="up")
+    record = plan(ClusterSpec(name, workers=1), Settings(), "libvirt", "course", Silent()).but(state="up")
     record = record.but(options={**record.options, "snapshots": True, **options})
     record.save()
     (record.folder / "vagrant" / "dot").mkdir(parents=True)
@@ -204,6 +246,26 @@ def test_down_works_where_the_record_cannot_be_read(own_state: Path) -> None:
     (folder / "cluster.json").write_text("{")
     PROVIDER.down("broken", Silent())
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("text", ["", "provider: [", "- 1", "provider: libvirt"])
+def test_down_works_where_neither_record_nor_settings_can_be_read(text: str, own_state: Path) -> None:
+    folder = own_state / "state/clusters/broken"
+    (folder / "vagrant").mkdir(parents=True)
+    (folder / "cluster.json").write_text("{")
+    (folder / "vagrant/settings.yaml").write_text(text)
+    PROVIDER.down("broken", Silent())
+    assert not folder.exists()
+
+
+def test_a_state_that_vagrant_does_not_tell_is_no_stopped_machine(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = made("dumb")
+    program(own_state, monkeypatch, vagrant="exit 1")
+    with pytest.raises(LabError, match="`vagrant status` failed"):
+        PROVIDER.status(record)
+    monkeypatch.setenv("PATH", str(own_state / "nowhere"))
+    with pytest.raises(HostLacks, match="Vagrant is not installed"):
+        PROVIDER.status(record)
 
 
 def test_a_node_counts_only_when_its_kubelet_has_spoken_since() -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import asdict
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lab_utils.errors import BadInput
 from lab_utils.paths import repo_dir
-from lab_utils.vagrant.settings import ARCHITECTURES, PROVIDERS, addresses, debian_architecture, free_network, read
+from lab_utils.vagrant.settings import ARCHITECTURES, PROVIDERS, Settings, addresses, free_network, read
 
 COURSE = ("settings.yaml", (repo_dir() / "vagrant" / "settings.yaml").read_text())
 
@@ -51,6 +56,20 @@ def test_an_empty_file_changes_nothing() -> None:
         ("network: 192.168.56.0/22", "not a /24 within 192.168.56.0/21"),
         ("network: here", "'here' is no network"),
         ("boxes: {x86: {}}", "boxes is not a table"),
+        ("boxes: {amd64: {virtualbox: 5}}", "boxes is not a table"),
+        ("boxes: {amd64: {hyperv: course}}", "boxes is not a table"),
+        ("patience: .nan", "patience is nan. It takes a number from 1 to 100"),
+        ("patience: 1000", "patience is 1000"),
+        ("boot_timeout: .inf", "boot_timeout is inf. It takes a number from 10 to 86400"),
+        ("boot_timeout: true", "boot_timeout is True"),
+        ("worker: {cpus: 2, memory: 99999999999}", "worker has 99999999999 for memory"),
+        ("box: [course]", "box is ['course']"),
+        (r'box: "two\nlines"', r"box is 'two\nlines'"),
+        ("network: !!bytes x", "mine.yaml, line 1 is not YAML"),
+        ("box_version: 2026-02-30", "mine.yaml holds a value that cannot be read"),
+        ("workers: !!int ''", "mine.yaml holds a value that cannot be read"),
+        ("workers: 0x" + "f" * 20000, "workers is a very long number"),
+        ("worker: " + "[" * 5000, "mine.yaml"),
         ("- 1", "holds list and no settings"),
         ("a: [", "mine.yaml, line 2 is not YAML"),
     ],
@@ -75,11 +94,44 @@ def test_nodes_have_addresses_as_the_vagrantfile_counts_them() -> None:
     assert addresses(network, 0) == {"cp": "192.168.57.10"}
 
 
-@pytest.mark.parametrize(("machine", "name"), [("x86_64", "amd64"), ("AMD64", "amd64"), ("arm64", "arm64"), ("aarch64", "arm64")])
-def test_systems_call_processors_differently(machine: str, name: str) -> None:
-    assert debian_architecture(machine) == name
+def test_a_version_may_look_like_a_number_or_a_day() -> None:
+    assert read(COURSE, ("mine.yaml", "box_version: 12.5\n")).box_version == "12.5"
+    assert read(COURSE, ("mine.yaml", "box_version: 2026-11-29\n")).box_version == "2026-11-29"
 
 
-def test_another_processor_is_refused() -> None:
-    with pytest.raises(BadInput, match="riscv64"):
-        debian_architecture("riscv64")
+def test_nothing_may_be_said_of_boxes_and_of_words() -> None:
+    course = read(COURSE, ("mine.yaml", "boxes:\nprovider:\nbox:\n"))
+    assert (course.provider, course.box) == ("", "")
+    with pytest.raises(BadInput, match="the settings name no amd64 box for libvirt"):
+        course.box_for("amd64", "libvirt")
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates() | st.binary(max_size=4)
+words = st.sampled_from([*Settings.__dataclass_fields__, *ARCHITECTURES, *PROVIDERS, "cpus", "memory", "192.168.57.0/24", "cluster"])
+values = st.recursive(
+    scalars | words | st.integers(0, 2000),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | scalars, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(words, values, max_size=4).map(yaml.safe_dump)
+    | st.text(max_size=40)
+    | st.text(alphabet="!&*{}[]:,-<'\"\n intabol0x.", max_size=30)
+)
+def test_whatever_a_file_holds_it_is_settings_or_refused_in_one_line(text: str) -> None:
+    try:
+        found = read(COURSE, ("mine.yaml", text))
+    except BadInput as refused:
+        assert "\n" not in str(refused) and len(str(refused)) < 1000
+        return
+    assert found.memory(5) >= 6 * 1024 and found.boot_timeout >= 10 and 1 <= found.patience <= 100
+    written: dict[str, Any] = yaml.safe_load(yaml.safe_dump(asdict(found)))
+    assert read(("again.yaml", yaml.safe_dump(written))) == found
+    for architecture in ARCHITECTURES:
+        for provider in PROVIDERS:
+            try:
+                assert found.box_for(architecture, provider)
+            except BadInput:
+                continue
