@@ -6,6 +6,7 @@ own that carries our label; `lab down` and `lab reset` remove it.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import threading
@@ -17,13 +18,19 @@ from typing import Any
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
 from lab_utils.errors import CommandFailed, NoNodeAccess, Unhealthy
+from lab_utils.kubeconfig.config import last_line
 from lab_utils.providers.files import FilesByCommands
 from lab_utils.run import Result, run
 
 NAMESPACE = "kubernetes-inside-out-nodes"
 OURS = "kubernetes-inside-out/made"  # the label of what this package makes beside labs
 SPARE = 20  # seconds for the API server beside the command's own time
-ENDED = re.compile(r"command terminated with exit code \d+\n?\Z")  # kubectl's own last words
+ENDED = re.compile(r"command terminated with exit code (\d+)\n?\Z")  # kubectl's own last words, when the code is the command's
+# And those with which it, the API server or the kubelet turned the request down before anything was started on the node.
+UNSTARTED = re.compile(
+    r"Error from server \(|The connection to the server \S+ was refused|Unable to connect to the server: dial "
+    r"|unable to upgrade connection: |cannot exec into a container in a completed pod"
+)
 # The node's own nsenter, seen through its process 1: the image then needs nothing but a chroot.
 INTO = ["chroot", "/proc/1/root", "nsenter", "--target=1", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
 
@@ -58,53 +65,131 @@ class DebugNode(FilesByCommands):
         super().__init__(record)
         self.cluster = Cluster(cluster, [])
         self.pod = f"node-{self.name}"[:253]
-        self._ready = False
+        self._uid = ""  # of the Pod that was found Running
         self._lock = threading.Lock()
 
     def run(self, cmd: str | Sequence[str], *, timeout: float = 60, input: str | bytes | None = None, check: bool = False) -> Result:
-        self.ensure()
         words = ["bash", "-c", cmd] if isinstance(cmd, str) else list(cmd)
+        try:
+            said = self._run(words, timeout, input)
+        except _Unstarted:  # then it may be sent again: the Pod may have been removed since it was found (`lab reset`), or evicted
+            said = self._run(words, timeout, input)
+        if check and not said.ok:
+            line = cmd if isinstance(cmd, str) else shlex.join(cmd)
+            raise CommandFailed(["lab", "ssh", self.name, "--", line], said.code, said.stdout, said.stderr)
+        return said
+
+    def _run(self, words: list[str], timeout: float, input: str | bytes | None) -> Result:
+        """What the command said, once. What kubectl says of itself is no answer of it."""
+        uid = self.ensure()
         # The limit holds on the node: a kubectl that is killed leaves its process running there.
         limit = ["timeout", "--kill-after=2", f"{timeout:g}"]
         begun = monotonic()
         stream = ["--stdin"] if input is not None else []
         said = run(self._exec(stream, [*INTO, *limit, *words]), input=input, check=False, timeout=timeout + SPARE)
-        if said.code != 0:
-            said = Result(said.stdout, ENDED.sub("", said.stderr), said.code)
-        if said.code in (124, 137) and monotonic() - begun >= timeout:
-            said = Result(said.stdout, f"{said.stderr}\nended after {timeout:g} s", 124)
-        if check and not said.ok:
-            line = cmd if isinstance(cmd, str) else shlex.join(cmd)
-            raise CommandFailed(["lab", "ssh", self.name, "--", line], said.code, said.stdout, said.stderr)
-        return said
+        late = said.code in (124, 137) and monotonic() - begun >= timeout
+        why = of_kubectl(said)
+        if why or late:
+            self._uid = ""  # looked for anew by the next command
+        if late:
+            return Result(said.stdout, f"{ENDED.sub('', said.stderr)}\nended after {timeout:g} s", 124)
+        if said.code == 137 and not why and self._running() != uid:  # the same code as that of a command that somebody killed
+            self._uid = ""
+            why = f"the Pod {self.pod} was removed while a command ran"
+        if why:
+            kind = _Unstarted if unstarted(said) else Unhealthy
+            mend = f"See `lab status`, and `kubectl -n {NAMESPACE} describe pod {self.pod}`"
+            raise kind(f"node {self.name} cannot be reached by its Pod: {why}", mend)
+        return said if said.ok else Result(said.stdout, ENDED.sub("", said.stderr), said.code)
 
     def _exec(self, streams: list[str], words: list[str]) -> list[str | Path]:
         record = self.cluster.record
         where = ["--kubeconfig", record.kubeconfig, "exec", "--namespace", NAMESPACE, *streams, self.pod]
         return [record.kubectl, *where, "--", *words]
 
-    def ensure(self) -> None:
-        """Make the Pod, unless it is there; once per process it is looked for."""
+    def ensure(self) -> str:
+        """Make the Pod, unless it is there, and return its uid. It is looked for once per process, and after each failure."""
         with self._lock:
-            if self._ready:
-                return
-            said = self.cluster.kubectl("get", "pod", "-n", NAMESPACE, self.pod, "-o", "jsonpath={.status.phase}", check=False)
-            if said.stdout.strip() != "Running":
-                self.cluster.apply(manifest(self.name, self.pod))
-                try:
-                    self.cluster.wait(f"pod/{self.pod} condition=Ready -n {NAMESPACE}", timeout=120)
-                except Unhealthy as error:
-                    raise Unhealthy(
-                        f"the Pod that reaches node {self.name} does not start: {error.what}",
-                        f"See `kubectl -n {NAMESPACE} describe pod {self.pod}`",
-                    ) from None
-            self._ready = True
+            self._uid = self._uid or self._running() or self._made()
+            return self._uid
+
+    def _found(self) -> dict[str, Any]:
+        said = self.cluster.kubectl("get", "pod", "-n", NAMESPACE, self.pod, "--ignore-not-found", "-o", "json", check=False)
+        if not said.ok:
+            raise Unhealthy(f"node {self.name} cannot be reached by its Pod: {last_line(said.stderr)}", "See `lab status`")
+        return dict(json.loads(said.stdout or "{}"))
+
+    def _running(self) -> str:
+        return usable(self._found())
+
+    def _made(self) -> str:
+        phase = self.cluster.kubectl("get", "namespace", NAMESPACE, "--ignore-not-found", "-o", "jsonpath={.status.phase}", check=False)
+        if phase.stdout.strip() == "Terminating":  # another command is at `reset`
+            self.cluster.wait(f"namespace/{NAMESPACE} delete", timeout=120)
+        if spent(self._found()):
+            self.cluster.kubectl("delete", "pod", "-n", NAMESPACE, self.pod, "--ignore-not-found", "--timeout=60s")
+        note_made(self.cluster.record, self.pod)
+        self.cluster.apply(manifest(self.name, self.pod))
+        try:
+            self.cluster.wait(f"pod/{self.pod} condition=Ready -n {NAMESPACE}", timeout=120)
+        except Unhealthy as error:
+            raise Unhealthy(
+                f"the Pod that reaches node {self.name} does not start: {error.what}",
+                f"See `kubectl -n {NAMESPACE} describe pod {self.pod}`",
+            ) from None
+        return self._running()
 
     def enter(self, words: list[str], terminal: bool) -> list[str]:
         """The command line of a shell, or of one command, on the node."""
         self.ensure()
         inner = ["bash", "-c", *words] if len(words) == 1 else words or ["bash", "-l"]
         return [str(word) for word in self._exec(["--stdin", *(["--tty"] if terminal else [])], [*INTO, *inner])]
+
+
+class _Unstarted(Unhealthy):
+    """kubectl failed before the command can have been started."""
+
+
+def of_kubectl(said: Result) -> str:
+    """What kubectl says of itself where it did not bring the command's own end; else nothing. Pure."""
+    ended = ENDED.search(said.stderr)
+    return "" if said.ok or (ended and int(ended[1]) == said.code) else last_line(said.stderr)
+
+
+def unstarted(said: Result) -> bool:
+    """Whether nothing of the command can have happened. Pure."""
+    return not said.stdout and bool(UNSTARTED.match(of_kubectl(said)))
+
+
+def usable(pod: dict[str, Any]) -> str:
+    """The uid of a Pod that commands can be sent to; else nothing. Pure."""
+    there = pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+    return str(pod["metadata"]["uid"]) if there else ""
+
+
+def spent(pod: dict[str, Any]) -> bool:
+    """Whether a Pod is there that will never run (again), and that an `apply` would leave as it is. Pure."""
+    return bool(pod) and ("deletionTimestamp" in pod["metadata"] or pod["status"].get("phase") not in ("Pending", "Running"))
+
+
+def _notes(record: ClusterRecord) -> Path:
+    return record.folder / "node-pods"
+
+
+def note_made(record: ClusterRecord, pod: str) -> None:
+    """Written down before it is made: when the cluster cannot be reached any more, `lab down` has to say what stays there."""
+    record.folder.mkdir(parents=True, exist_ok=True)
+    with _notes(record).open("a") as file:
+        file.write(f"{pod}\n")
+
+
+def made(record: ClusterRecord) -> list[str]:
+    """The Pods that may be there."""
+    return sorted(set(_notes(record).read_text().split())) if _notes(record).exists() else []
+
+
+def forget_made(record: ClusterRecord) -> None:
+    _notes(record).unlink(missing_ok=True)
 
 
 def manifest(node: str, pod: str) -> list[dict[str, Any]]:

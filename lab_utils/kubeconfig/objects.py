@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from lab_utils.cluster import Cluster
 from lab_utils.errors import LabError, Unhealthy
-from lab_utils.kubeconfig.access import NAMESPACE, OURS
+from lab_utils.kubeconfig.access import NAMESPACE, OURS, forget_made
 from lab_utils.labs.workspace import LABEL
 
 PATIENCE = 180  # seconds that a namespace may take to end
@@ -19,7 +19,9 @@ def remove(cluster: Cluster) -> None:
     if cluster.record.options.get("node_access") == "debug":
         undo_on_nodes(cluster)
     for label in (LABEL, OURS):
-        kinds = cluster.kubectl("api-resources", "--namespaced=false", "--verbs=list,delete", "-o", "name").stdout.split()
+        asked = ["api-resources", "--namespaced=false", "--verbs=list,delete", "-o", "name"]
+        # With one broken extension (a metrics-server that is down) it lists the rest, and ends with 1.
+        kinds = cluster.kubectl(*asked, check=False).stdout.split() or cluster.kubectl(*asked).stdout.split()
         listed = ",".join(kind for kind in kinds if kind != "nodes")
         # Kinds that this user may not list hold nothing that this user made.
         found = cluster.kubectl("get", listed, "-l", label, "-o", "name", check=False).stdout.split()
@@ -30,6 +32,7 @@ def remove(cluster: Cluster) -> None:
         if time.monotonic() > deadline:
             raise Unhealthy(f"these namespaces do not end: {', '.join(left)}", f"See `kubectl describe namespace {left[0]}`")
         time.sleep(0.5)
+    forget_made(cluster.record)
 
 
 def undo_on_nodes(cluster: Cluster) -> None:

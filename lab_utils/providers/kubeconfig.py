@@ -7,20 +7,29 @@ Nodes are reached only when the user says so (--node-access debug), through one 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
-from lab_utils.errors import BadInput, HostLacks, LabError, Unhealthy
+from lab_utils.errors import BadInput, CommandFailed, HostLacks, LabError, Unhealthy
 from lab_utils.kubeconfig import access, config, objects
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.common import locked
 from lab_utils.providers.kind import host_kubectl
 from lab_utils.providers.ssh import SshNode
+from lab_utils.run import run
 
 NEEDED = (("list", "nodes"), ("list", "pods"), ("create", "namespaces"), ("delete", "namespaces"), ("create", "deployments.apps"))
+
+
+READY = ("get", "--raw=/readyz", "--request-timeout=10s")
+DRAFT = "kubeconfig.asked"  # in a cluster's folder, until it was seen to work
 
 
 class Kubeconfig:
@@ -30,8 +39,7 @@ class Kubeconfig:
         """Looks at the file alone: asking the server may start a login, or take long."""
         try:
             host_kubectl(look_only=True)
-            path = config.find("")
-            found = config.read(path.read_text(), str(path))
+            found = config.load(config.find(""))
         except (LabError, OSError) as error:
             what, mend = (error.what, error.mend) if isinstance(error, LabError) else (str(error), "")
             return Usability(self.name, False, what, mend)
@@ -42,13 +50,11 @@ class Kubeconfig:
             raise BadInput("a cluster that is there already has no bare nodes", "Use --provider embedded or vagrant for --bare")
         with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
-            if known and not spec.kubeconfig and not spec.context:
-                record = known.but(options={**known.options, "node_access": spec.node_access or known.options["node_access"]})
-                _look(record)
+            if known and known.state == "up" and not spec.kubeconfig and not spec.context:
+                record = _looked_at(known.but(options={**known.options, "node_access": _node_access(spec, known)}))
+                record.save()
             else:
-                record = self._written(spec, progress)
-            record = record.but(state="up", nodes=_nodes(record))
-            record.save()
+                record = self._written(spec, known, progress)
         if record.options["node_access"] != "debug":
             progress.note("labs lose the steps that look at nodes, and say which; --node-access debug allows a privileged Pod on each node")
         if spec.network_policy and record.options["node_access"] != "debug":
@@ -61,58 +67,70 @@ class Kubeconfig:
             give(cluster, progress, **wanted, images=spec.images, network_policy=spec.network_policy)
         return cluster
 
-    def _written(self, spec: ClusterSpec, progress: Progress) -> ClusterRecord:
-        """A copy of what the kubeconfig says about one context, so that what its user does to the file later changes nothing here."""
-        path = config.find(spec.kubeconfig)
-        try:
-            found = config.read(path.read_text(), str(path), spec.context)
-        except OSError as error:
-            raise BadInput(f"{path} cannot be read ({error.strerror})") from None
+    def _written(self, spec: ClusterSpec, known: ClusterRecord | None, progress: Progress) -> ClusterRecord:
+        """A copy of what the kubeconfig says about one context, so that what its user does to the file later changes nothing here.
+
+        It is a draft until the cluster was seen to work with it: an `up` that fails leaves what was there before. Of a cluster that is
+        known, this takes over new credentials, and nothing else."""
+        files = config.find(spec.kubeconfig)
+        found = config.load(files, spec.context)
+        if known:
+            _same(known, found)
         if found.plugin and not shutil.which(found.plugin):
             raise BadInput(
-                f"{path} gets its token from the program {found.plugin!r}, which is not on this machine", found.hint or "Install it"
+                f"{os.pathsep.join(map(str, files))} gets its token from the program {found.plugin!r}, which is not on this machine",
+                found.hint or "Install it",
             )
-        folder = cluster_dir(spec.name)
-        fresh = not (folder / "cluster.json").exists()
-        options = {
-            "node_access": spec.node_access or "none",
-            "context": found.context,
-            "server": found.server,
+        folder, kubectl = cluster_dir(spec.name), host_kubectl(progress=progress)
+        text = _flattened(kubectl, files, found)
+        fresh = {
             "metrics_server": spec.metrics_server,
             "storage": spec.storage,
             "ingress": spec.ingress,
             "images": sorted(spec.images),
         }
-        record = ClusterRecord(spec.name, self.name, "creating", str(folder / "kubeconfig"), [], options=options, kubectl=host_kubectl())
-        words = ["config", "view", "--raw", "--flatten", "--minify", f"--context={found.context}"]
-        said = Cluster(record.but(kubeconfig=str(path)), []).kubectl(*words, check=False, timeout=20)
-        if not said.ok:
-            raise BadInput(f"kubectl cannot read {path}: {config.last_line(said.stderr)}")
-        record.save()
+        here = {"node_access": _node_access(spec, known), "context": found.context, "server": found.server}
+        options = {**(known.options if known else fresh), **here}
+        draft = folder / DRAFT
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            copy = Path(record.kubeconfig)
-            copy.touch(mode=0o600)
-            copy.write_text(said.stdout)
+            draft.unlink(missing_ok=True)
+            draft.touch(mode=0o600)
+            draft.write_text(text)
+            record = ClusterRecord(spec.name, self.name, "creating", str(draft), [], options=options, kubectl=kubectl)
             with progress.step(f"Asking {found.server}"):
-                _look(record)
-        except BaseException:
-            if fresh:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        version = json.loads(Cluster(record, []).kubectl("version", "-o", "json", timeout=20).stdout)["serverVersion"]["gitVersion"]
-        return record.but(kubernetes=version)
+                record = _looked_at(record).but(kubeconfig=str(folder / "kubeconfig"))
+            draft.replace(record.kubeconfig)
+            record.save()
+        finally:
+            _drop_draft(spec.name)
+        return record
 
     def down(self, name: str, progress: Progress) -> None:
         with locked(name, progress):
-            if name not in known_clusters() or load_record(name).provider != self.name:
-                return
-            record = load_record(name)
-            try:
-                with progress.step(f"Removing what was made on {record.options['server']}"):
-                    objects.remove(Cluster(record, [self.node(record, node) for node in record.nodes]))
-            except LabError as error:
-                progress.note(f"the cluster was left as it is, for it does not answer: {error.what}")
-            shutil.rmtree(record.folder, ignore_errors=True)
+            if name not in known_clusters():
+                _drop_draft(name)  # of an `up` that was killed
+            elif (record := load_record(name)).provider == self.name:
+                self._clear(record, progress)
+                shutil.rmtree(record.folder, ignore_errors=True)
+
+    def _clear(self, record: ClusterRecord, progress: Progress) -> None:
+        """Remove what was made there. Where that fails, the record must stay: nothing else knows of the Pods that are root on nodes."""
+        server = record.options["server"]
+        cluster = Cluster(record, [self.node(record, node) for node in record.nodes])
+        answer = cluster.kubectl(*READY, check=False, timeout=30)
+        if config.nobody_there(answer.stderr):
+            why = config.why_no_answer(answer.stderr, server).what
+            pods = access.made(record)
+            stay = f"; if it is still there, these Pods stay, and are root on its nodes: {', '.join(pods)} in {access.NAMESPACE}"
+            progress.note(f"the cluster was left as it is: {why}{stay if pods else ''}")
+            return
+        try:
+            with progress.step(f"Removing what was made on {server}"):
+                objects.remove(cluster)
+        except LabError as error:
+            said = (error.stderr if isinstance(error, CommandFailed) else "") if answer.ok else answer.stderr
+            raise _kept(record, config.why_no_answer(said, server) if said else error) from None
 
     def reset(self, name: str, progress: Progress) -> Cluster:
         record = load_record(name)
@@ -171,7 +189,7 @@ class Kubeconfig:
 def _look(record: ClusterRecord) -> None:
     """Does the server answer, and may this user do there what labs do? One line for each way in which it may not."""
     cluster = Cluster(record, [])
-    said = cluster.kubectl("get", "--raw=/readyz", "--request-timeout=10s", check=False, timeout=30)
+    said = cluster.kubectl(*READY, check=False, timeout=30)
     server = record.options["server"]
     if not said.ok:
         raise config.why_no_answer(said.stderr, server)
@@ -185,6 +203,57 @@ def _look(record: ClusterRecord) -> None:
             )
     if record.options["node_access"] == "debug" and not cluster.kubectl("auth", "can-i", "create", "pods/exec", "-A", check=False).ok:
         raise BadInput("this user may not start commands in Pods, which --node-access debug needs", "Leave it out, or ask for more rights")
+
+
+def _looked_at(record: ClusterRecord) -> ClusterRecord:
+    """The record with what the cluster itself says, once it was found good."""
+    _look(record)
+    version = json.loads(Cluster(record, []).kubectl("version", "-o", "json", timeout=20).stdout)["serverVersion"]["gitVersion"]
+    return record.but(state="up", kubernetes=version, nodes=_nodes(record))
+
+
+def _node_access(spec: ClusterSpec, known: ClusterRecord | None) -> str:
+    """What is asked now; else what was allowed before."""
+    return spec.node_access or (known.options["node_access"] if known else "none")
+
+
+def _same(known: ClusterRecord, found: config.Context) -> None:
+    """A name stands for one cluster: its record holds what has to be removed there."""
+    was, asked = [(each["context"], each["server"]) for each in (known.options, asdict(found))]
+    if was != asked:
+        raise BadInput(
+            f"cluster {known.name!r} exists for context {was[0]!r} of server {was[1]}, and not for context {asked[0]!r} of {asked[1]}",
+            f"Remove it first (`lab down --name {known.name}`), or give yours another --name",
+        )
+
+
+def _flattened(kubectl: str, files: list[Path], found: config.Context) -> str:
+    """One context in one text that needs no file beside it but a token's, whose path is whole."""
+    words = ["config", "view", "--raw", "--flatten", "--minify", f"--context={found.context}", "--output=json"]
+    where = os.pathsep.join(map(str, files))
+    # By the option a file's name may hold a colon; several are merged only where the variable names them.
+    named = ["--kubeconfig", where] if len(files) == 1 else []
+    said = run([kubectl, *named, *words], env={"KUBECONFIG": where}, check=False, timeout=20)
+    if not said.ok:
+        raise BadInput(f"kubectl cannot read {where}: {config.last_line(said.stderr)}")
+    return config.settled(said.stdout, found.folder)
+
+
+def _drop_draft(name: str) -> None:
+    """And the folder, if that was all: a failed `up` leaves nothing."""
+    (cluster_dir(name) / DRAFT).unlink(missing_ok=True)
+    with suppress(OSError):
+        cluster_dir(name).rmdir()
+
+
+def _kept(record: ClusterRecord, error: LabError) -> LabError:
+    again = f"`lab down --name {record.name}`"
+    context = shlex.quote(record.options["context"])
+    return (Unhealthy if isinstance(error, Unhealthy) else HostLacks)(
+        f"what labs made is still there, so cluster {record.name!r} stays on record: {error.what}",
+        f"{error.mend or 'Mend that'}, then {again} again. New credentials in a kubeconfig are taken over by `lab up --provider kubeconfig "
+        f"--name {record.name} --context {context}`. If the cluster is gone for good, remove {record.folder}",
+    )
 
 
 def _nodes(record: ClusterRecord) -> list[NodeRecord]:

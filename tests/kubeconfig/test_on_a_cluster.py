@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from lab_utils.checks import run_checks
-from lab_utils.cluster import Cluster, cluster_dir, known_clusters
-from lab_utils.errors import BadInput, NoNodeAccess
-from lab_utils.kubeconfig.access import NAMESPACE
+from lab_utils.cluster import Cluster, Node, cluster_dir, known_clusters
+from lab_utils.errors import BadInput, HostLacks, NoNodeAccess, Unhealthy
+from lab_utils.kubeconfig.access import NAMESPACE, manifest
 from lab_utils.kubeconfig.objects import ours
 from lab_utils.labs.catalog import find_lab
 from lab_utils.labs.context import CheckContext
@@ -21,6 +25,7 @@ from lab_utils.labs.store import Store
 from lab_utils.labs.workspace import LABEL
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
+from tests.conftest import PROVIDER
 from tests.providers.test_conformance import everything
 
 pytestmark = pytest.mark.cluster
@@ -151,6 +156,169 @@ def test_a_cluster_that_went_away_can_still_be_forgotten(looking: Cluster, name:
     assert not any(node.running for node in provider("kubeconfig").status(looking.record))
     provider("kubeconfig").down(name, progress)
     assert name not in known_clusters()
+
+
+def test_it_is_forgotten_aloud_with_the_pods_that_stay(
+    cluster: Cluster, inside: Cluster, name: str, progress: Progress, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = inside.nodes[0]
+    node.run("true", check=True)
+    text = inside.kubeconfig.read_text()
+    inside.kubeconfig.write_text(text.replace(str(inside.record.options["server"]), "https://127.0.0.1:1"))
+    provider("kubeconfig").down(name, progress)
+    assert f"these Pods stay, and are root on its nodes: node-{node.name} in {NAMESPACE}" in capsys.readouterr().out
+    assert name not in known_clusters() and not cluster_dir(name).exists()
+    cluster.kubectl("delete", "namespace", NAMESPACE)
+
+
+@contextmanager
+def administrator(cluster: Cluster, name: str) -> Iterator[str]:
+    """A token of one who may do everything, until the end."""
+    cluster.kubectl("create", "serviceaccount", name, "-n", "default")
+    cluster.kubectl("create", "clusterrolebinding", name, "--clusterrole=cluster-admin", f"--serviceaccount=default:{name}")
+    try:
+        yield cluster.kubectl("create", "token", name, "-n", "default").stdout.strip()
+    finally:
+        cluster.kubectl("delete", "clusterrolebinding", name)
+        cluster.kubectl("delete", "serviceaccount", name, "-n", "default")
+
+
+def as_user(cluster: Cluster, path: Path, **user: Any) -> Path:
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"][0]["user"] = user
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_down_keeps_the_record_until_it_could_remove_everything(cluster: Cluster, name: str, progress: Progress, tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    with administrator(cluster, name) as token:
+        as_user(cluster, path, token=token)
+        found = provider("kubeconfig").up(ClusterSpec(name, kubeconfig=str(path), node_access="debug"), progress)
+        found.nodes[0].run("true", check=True)
+    cluster.wait(lambda: not found.kubectl("get", "--raw=/readyz", check=False).ok)  # the API server remembers a token for a while
+    with pytest.raises(HostLacks, match=rf"stays on record: .*does not accept this user.*Log in anew, then `lab down --name {name}` again"):
+        provider("kubeconfig").down(name, progress)
+    assert name in known_clusters() and ours(cluster) == [NAMESPACE]
+    with administrator(cluster, name) as token:
+        as_user(cluster, path, token=token)
+        provider("kubeconfig").up(ClusterSpec(name, kubeconfig=str(path)), progress)
+        provider("kubeconfig").down(name, progress)
+    assert name not in known_clusters() and ours(cluster) == []
+
+
+def test_down_keeps_the_record_while_a_namespace_does_not_end(
+    cluster: Cluster, looking: Cluster, name: str, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = {"namespace": "lab-99", "name": "held", "finalizers": ["example.com/held"]}
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab-99", "labels": {LABEL: "99-example"}}})
+    cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+    monkeypatch.setattr("lab_utils.kubeconfig.objects.PATIENCE", 3)
+    try:
+        with pytest.raises(Unhealthy, match=rf"stays on record: these namespaces do not end: lab-99.*`lab down --name {name}` again"):
+            provider("kubeconfig").down(name, progress)
+        assert name in known_clusters()
+    finally:
+        cluster.kubectl("patch", "configmap", "held", "-n", "lab-99", "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+    monkeypatch.undo()
+    provider("kubeconfig").down(name, progress)
+    assert name not in known_clusters() and ours(cluster) == []
+
+
+def test_a_record_is_never_lost_to_another_cluster_or_to_a_failure(
+    cluster: Cluster, inside: Cluster, name: str, progress: Progress, tmp_path: Path
+) -> None:
+    before = {path.name: path.read_bytes() for path in cluster_dir(name).iterdir()}
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["contexts"].append({**config["contexts"][0], "name": "other"})
+    (tmp_path / "k").write_text(yaml.safe_dump(config))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text(yaml.safe_dump(config).replace(str(inside.record.options["server"]), "https://127.0.0.1:1"))
+    for wrong in (ClusterSpec(name, kubeconfig=str(tmp_path / "k"), context="other"), ClusterSpec(name, kubeconfig=str(elsewhere))):
+        with pytest.raises(BadInput, match=rf"exists for context .* of server https://.*`lab down --name {name}`.*another --name"):
+            provider("kubeconfig").up(wrong, progress)
+    with pytest.raises(HostLacks, match="does not accept this user"):
+        provider("kubeconfig").up(ClusterSpec(name, kubeconfig=str(as_user(cluster, tmp_path / "k", token="x"))), progress)
+    assert {path.name: path.read_bytes() for path in cluster_dir(name).iterdir()} == before
+    again = provider("kubeconfig").up(ClusterSpec(name, kubeconfig=str(cluster.kubeconfig)), progress)
+    assert again.record == inside.record, "what was allowed before stays allowed"
+    refused = provider("kubeconfig").up(ClusterSpec(name, kubeconfig=str(cluster.kubeconfig), node_access="none"), progress)
+    assert refused.record.options["node_access"] == "none"
+
+
+@pytest.mark.parametrize("way", ["exec", "tokenFile"])
+def test_credentials_beside_one_of_several_kubeconfigs_are_found_from_anywhere(
+    cluster: Cluster, name: str, progress: Progress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    folder = tmp_path / "users"
+    (folder / "bin").mkdir(parents=True)
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "bin/login", "interactiveMode": "Never"}
+    path = as_user(cluster, folder / "k", **({"exec": plugin} if way == "exec" else {"tokenFile": "token"}))
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({"users": config.pop("users")}))
+    (tmp_path / "clusters").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'clusters'}:{path}")
+    with administrator(cluster, name) as token:
+        said = {"apiVersion": plugin["apiVersion"], "kind": "ExecCredential", "status": {"token": token}}
+        (folder / "token").write_text(token)
+        (folder / "bin/login").write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(said)}\nEND\n")
+        (folder / "bin/login").chmod(0o755)
+        found = provider("kubeconfig").up(ClusterSpec(name), progress)
+        assert len(found.get("nodes")["items"]) == len(cluster.nodes)
+        assert found.kubeconfig.stat().st_mode & 0o077 == 0
+        provider("kubeconfig").down(name, progress)
+
+
+class TestAPodThatIsNoMore:
+    def test_one_that_was_removed_is_made_again_and_the_command_runs_once(self, cluster: Cluster, inside: Cluster) -> None:
+        node = inside.nodes[-1]
+        node.run("rm -f /root/times", check=True)
+        cluster.kubectl("delete", "namespace", NAMESPACE)
+        assert node.run("cat >> /root/times; wc -l < /root/times", input="a line\n").stdout == "1\n"
+        node.run("rm /root/times", check=True)
+
+    def test_one_that_failed_is_made_anew(self, cluster: Cluster, inside: Cluster) -> None:
+        node = inside.nodes[-1]
+        space, pod = manifest(node.name, f"node-{node.name}")
+        pod["spec"] |= {"restartPolicy": "Never", "containers": [{**pod["spec"]["containers"][0], "command": ["false"]}]}
+        cluster.apply([space, pod])
+        cluster.wait(f"pod/node-{node.name} jsonpath={{.status.phase}}=Failed -n {NAMESPACE}")
+        assert node.run("hostname", check=True).stdout == cluster.nodes[-1].run("hostname").stdout
+
+    def test_one_that_is_removed_under_a_command_is_told_and_the_command_not_repeated(self, cluster: Cluster, inside: Cluster) -> None:
+        node = inside.nodes[-1]
+        node.run("rm -f /root/times", check=True)
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(node.run, "echo >> /root/times; sleep 50")
+            cluster.wait(lambda: cluster.nodes[-1].run("test -s /root/times").ok)
+            cluster.kubectl("delete", "pod", "-n", NAMESPACE, f"node-{node.name}")
+            with pytest.raises(Unhealthy, match=f"node {node.name} cannot be reached by its Pod"):
+                running.result()
+        assert node.run("wc -l < /root/times; rm /root/times", check=True).stdout == "1\n"
+
+    @pytest.mark.skipif(PROVIDER == "kubeconfig", reason="a kubelet of somebody's own cluster could not be started again from here")
+    def test_a_kubelet_that_is_down_is_no_answer_of_the_command(self, cluster: Cluster, inside: Cluster) -> None:
+        node = inside.nodes[-1]
+        node.run("true", check=True)
+        cluster.nodes[-1].run("systemctl stop kubelet", check=True)
+        try:
+            with pytest.raises(Unhealthy, match=rf"node {node.name} cannot be reached by its Pod: .*connection refused"):
+                node.run("true")
+        finally:
+            cluster.nodes[-1].run("systemctl start kubelet", check=True)
+        cluster.wait(lambda: _answers(node))
+
+    def test_a_command_that_only_says_so_is_believed(self, inside: Cluster) -> None:
+        said = inside.nodes[-1].run("echo 'Error from server (NotFound): pods' >&2; exit 1")
+        assert (said.code, said.stderr) == (1, "Error from server (NotFound): pods\n")
+        assert inside.nodes[-1].run("kill -9 $$").code == 137
+
+
+def _answers(node: Node) -> bool:
+    try:
+        return node.run("true").ok
+    except Unhealthy:
+        return False
 
 
 def _quiet() -> Progress:
