@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from lab_utils.cluster import Cluster, connect
 from lab_utils.errors import LabError
@@ -21,6 +22,10 @@ from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
 
 PROVIDER = os.environ.get("LAB_TEST_PROVIDER", "embedded")
+
+# Machines are shared, and a cluster runs beside the tests: how long an example takes says nothing about the code.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 
 
 def spec_for(name: str, workers: int = 2, provider_name: str = PROVIDER) -> ClusterSpec:

@@ -17,8 +17,10 @@ def test_all_are_at_work_at_once() -> None:
 
 def test_an_error_comes_out_when_the_others_have_ended() -> None:
     ended: list[str] = []
+    begun = threading.Barrier(3, timeout=10)
 
     def work(item: str) -> None:
+        begun.wait()
         if item == "a":
             raise ValueError("a broke")
         time.sleep(0.2)

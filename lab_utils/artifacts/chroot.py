@@ -10,11 +10,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from lab_utils import unshare
 from lab_utils.errors import CommandFailed, HostLacks
 from lab_utils.run import follow
 
-# Whatever starts with these words ends with us, with all of its children and mounts.
-ALONE = ["setpriv", "--pdeathsig=KILL", "--", "unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+
+def alone() -> list[str]:
+    """Whatever starts with these words ends with us, with all of its children and mounts."""
+    return ["setpriv", "--pdeathsig=KILL", "--", unshare.program(), "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
+
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -73,7 +77,7 @@ def in_root(
 
     inner = ["env", "-i", f"PATH={PATH}", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
     inner += [f"{name}={value}" for name, value in (env or {}).items()]
-    words = [*ALONE, "sh", "-c", SCRIPT, "in_root"]
+    words = [*alone(), "sh", "-c", SCRIPT, "in_root"]
     code = follow([*words, str(root), "rw" if writable else "ro", str(len(pairs) // 2), *pairs, *inner, *argv], line)
     if code != 0:
         raise CommandFailed(["chroot", str(root), *map(str, argv)], code, "\n".join(said[-20:]), "")

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from lab_utils.artifacts import store
-from lab_utils.artifacts.chroot import ALONE, in_root, need_root
+from lab_utils.artifacts.chroot import alone, in_root, need_root
 from lab_utils.artifacts.programs import arch
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import pinned
@@ -121,7 +121,7 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
         argv += [suite, str(root)]
     else:
         argv = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", f"--include={','.join(packages())}", suite, str(root)]
-    code = follow([*ALONE, "--mount-proc", *argv], line, env={"TMPDIR": str(root.parent)})
+    code = follow([*alone(), "--mount-proc", *argv], line, env={"TMPDIR": str(root.parent)})
     if code != 0:
         errors = [text for text in said if text.startswith(("E:", "W:", "dpkg:"))] or said
         raise ArtifactFailed("installing Debian failed:\n" + "\n".join(errors[-8:]), "Is your Debian mirror reachable?")

@@ -10,6 +10,7 @@
 #   KIO_DIVIDE   on cgroup v2: the group that is divided, into launcher/ for what stays outside and node/ for the node
 #   KIO_UUID     what the machine's product_uuid shall be
 #   KIO_FIRST    of a guarded node (guard.py): the id on this machine of the node's root; empty otherwise
+#   KIO_UNSHARE  the program that makes namespaces: lab_utils/unshare.py
 #   KIO_PYTHON   what runs  KIO_GUARD, which is guard.py;  KIO_PROCESSES, KIO_BYTES  what a guarded node may have at most
 # The network namespace is entered with nsenter, not `ip netns exec`: that one mounts a new /sys and hides the cgroups.
 set -eu
@@ -36,11 +37,11 @@ if [ "${1:-}" = "" ]; then
     if [ -n "$KIO_FIRST" ]; then
         KIO_SELF=$(cat "$0") # where this file lies, the node's root may not be able to read
         export KIO_SELF
-        exec unshare --mount --propagation private "$0" prepare
+        exec "$KIO_UNSHARE" --mount --propagation private "$0" prepare
     fi
     # --kill-child: when this process is killed, so is the node's process 1 and with it the whole pid namespace.
     exec nsenter --net="/run/netns/$KIO_NETNS" \
-        unshare --mount --pid --uts --ipc --fork --kill-child --propagation private "$0" enter
+        "$KIO_UNSHARE" --mount --pid --uts --ipc --fork --kill-child --propagation private "$0" enter
 fi
 
 R=$KIO_DIR/root
@@ -67,13 +68,13 @@ if [ "$1" = prepare ]; then
     make_devices ",uid=$KIO_FIRST,gid=$KIO_FIRST" ""
     chown -R "$KIO_FIRST:$KIO_FIRST" "$R/dev"
     exec "$KIO_PYTHON" -I -S -B "$KIO_GUARD" enter "/run/netns/$KIO_NETNS" \
-        unshare --mount --pid --uts --ipc --fork --kill-child --propagation private /bin/sh -c "$KIO_SELF" "$0" enter
+        "$KIO_UNSHARE" --mount --pid --uts --ipc --fork --kill-child --propagation private /bin/sh -c "$KIO_SELF" "$0" enter
 fi
 if [ "$1" = enter ]; then
     # Now the node's process 1: 0 means "whoever writes", whatever its number. The cgroup namespace begins where we then are.
     for file in $KIO_CGROUPS; do echo 0 > "$file"; done
-    [ -z "$KIO_FIRST" ] || exec unshare --cgroup /bin/sh -c "$KIO_SELF" "$0" inside
-    exec unshare --cgroup "$0" inside
+    [ -z "$KIO_FIRST" ] || exec "$KIO_UNSHARE" --cgroup /bin/sh -c "$KIO_SELF" "$0" inside
+    exec "$KIO_UNSHARE" --cgroup "$0" inside
 fi
 
 if [ -n "$KIO_FIRST" ]; then

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from lab_utils import unshare
 from lab_utils.embedded import network
 from lab_utils.run import run
 
@@ -18,7 +19,7 @@ def kernel_lacks() -> list[str]:
         "bridges": "ip link add kiotest type bridge",
         "nftables": "nft add table ip kiotest",
     }
-    found = [what for what, words in trials.items() if not run(["unshare", "--net", *words.split()], check=False).ok]
+    found = [what for what, words in trials.items() if not run([unshare.program(), "--net", *words.split()], check=False).ok]
     filesystems = Path("/proc/filesystems").read_text().split()
     if "overlay" not in filesystems and not run(["modprobe", "overlay"], check=False).ok:
         found.append("overlay file systems")

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab_utils import unshare
 from lab_utils.embedded import cgroups
 from lab_utils.embedded.network import nameservers
 from lab_utils.embedded.patience import patience
@@ -165,6 +166,7 @@ def boot(state: State, node: str) -> None:
         "KIO_CGROUPS": " ".join(map(str, spot.enter)),
         "KIO_DIVIDE": str(spot.divide or ""),
         "KIO_FIRST": str(first or ""),
+        "KIO_UNSHARE": unshare.program(),
         "KIO_PYTHON": sys.executable,
         "KIO_GUARD": str(GUARD),
         "KIO_PROCESSES": str(cgroups.GUARDED_PROCESSES),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lab_utils import unshare
 from lab_utils.embedded import borrowed, cgroups, kubeadm, network, node, pristine, state
 from lab_utils.embedded.bootstrap import bootstrap, kubeconfig_file, write
 from lab_utils.embedded.borrowed import INOTIFY, INOTIFY_ENOUGH
@@ -26,6 +27,11 @@ from lab_utils.paths import root_cache_dir, root_state_dir
 from lab_utils.progress import Progress
 from lab_utils.run import run
 from lab_utils.together import each
+
+CONFINED = (
+    "this machine's AppArmor takes all rights from what `unshare` starts, on the nodes, too: who wants it in labs lifts that by "
+    "sudo apparmor_parser -R /etc/apparmor.d/unshare-userns-restrict"
+)
 
 
 def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -82,6 +88,8 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         _clear(name)
         with state.host_lock():
             new = _plan(request)
+        if unshare.is_confined():
+            progress.note(CONFINED)
         try:
             return _create(new, request, progress)
         except BaseException:

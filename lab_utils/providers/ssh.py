@@ -139,8 +139,8 @@ def _send(channel: paramiko.Channel, data: bytes | None, deadline: float) -> Non
                 if time.monotonic() > deadline:
                     return
         channel.shutdown_write()
-    except OSError:
-        pass  # the command ended without reading all of it; its exit code tells
+    except (OSError, EOFError):
+        pass  # the command ended without reading all of it, or its connection did; the exit code tells
 
 
 def _read_all(receive: object, into: list[bytes], deadline: float, channel: paramiko.Channel) -> bool:

@@ -248,11 +248,13 @@ fine() { if eval "$2"; then echo "ok $1"; else echo "wrong $1: $(tail -1 /mnt/sa
 ip netns add beyond; ip link add eth0 type veth peer name eth0 netns beyond; ip address add 192.0.2.1/24 dev eth0; ip link set eth0 up
 ip -n beyond address add 192.0.2.2/24 dev eth0; ip -n beyond link set eth0 up
 # A line goes from one to the other. The listener ends with the connection, or is ended when none came about.
-talk() { nsenter --net=/run/netns/$2 timeout 5 nc -l -p 7 < /dev/null > /mnt/got 2> /dev/null &
-  for turn in {1..20}; do
+listener='import socket; socket.setdefaulttimeout(5); print(socket.create_server(("", 7)).accept()[0].makefile().readline())'
+talk() { nsenter --net=/run/netns/$2 python3 -c "$listener" < /dev/null > /mnt/got 2> /dev/null &
+  for turn in {1..40}; do
     sleep 0.1; kill -0 $! 2> /dev/null || break; nsenter --net=/run/netns/$2 ss -Hltn | grep -q ':7 ' && break
   done
-  echo hi | nsenter --net=/run/netns/$1 timeout 2 nc -N $3 7 > /dev/null 2>&1; kill $! 2> /dev/null; wait; grep -q hi /mnt/got; }
+  nsenter --net=/run/netns/$1 timeout 2 bash -c "echo hi > /dev/tcp/$3/7" 2> /dev/null || kill $! 2> /dev/null
+  wait; grep -q hi /mnt/got; }
 fine 'add' 'wire add'
 fine 'red reaches blue' 'talk red blue 10.98.0.3'
 fine 'blue reaches red' 'talk blue red 10.98.0.2'

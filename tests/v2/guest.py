@@ -31,6 +31,7 @@ TIMES = "opt/times.json"
 PACKAGES = [
     *("linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv", "systemd-resolved", "libpam-systemd", "udev", "dbus", "kmod", "sudo"),
     *("procps", "psmisc", "iproute2", "nftables", "iptables", "ipset", "util-linux", "openssh-client", "bubblewrap", "tcpdump"),
+    "apparmor",
     *("mmdebstrap", "debian-archive-keyring", "ca-certificates", "curl", "python3", "python3-venv", "git", "less"),
 ]
 

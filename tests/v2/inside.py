@@ -63,6 +63,8 @@ def main() -> None:
         the_machine()
         for name in CHECKOUTS:
             whole_life(Person(name))
+        say("\n--- as root, with AppArmor")
+        prove("nodes come up where AppArmor takes all rights from what unshare starts", lambda: confined(Person("root")))
     except Exception:
         say("FAIL the test itself")
         say(traceback.format_exc())
@@ -112,6 +114,37 @@ def whole_life(person: Person) -> None:
     prove("nothing is left on the host", lambda: nothing_left(before))
     if person.name != "root":
         prove("nothing in the user's home belongs to root", lambda: home_is_theirs(person, owned_before))
+
+
+# As Ubuntu has it since 25.04 (/etc/apparmor.d/unshare-userns-restrict), in the words of this older AppArmor.
+PROFILE = """
+profile unshare /usr/bin/unshare flags=(attach_disconnected) {
+    capability, network, mount, umount, pivot_root, signal, ptrace,
+    /{,**} rwlkm,
+    /** px -> unshare_child,
+}
+profile unshare_child flags=(attach_disconnected) {
+    network, signal, ptrace,
+    /{,**} rwlkm,
+    /** ix,
+}
+"""
+
+
+def confined(person: Person) -> str:
+    file = Path("/run/confined-unshare")
+    file.write_text(PROFILE)
+    sh("apparmor_parser", "--replace", str(file))
+    try:
+        mounts = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, text=True)
+        if mounts.returncode == 0:
+            raise Said("this AppArmor does not confine it")
+        person.lab("up", "--bare", "--workers", "1", loud=True)
+        said = person.lab("ssh", "w1", "--", "systemctl is-active containerd").strip()
+        person.lab("down")
+    finally:
+        sh("apparmor_parser", "--remove", str(file))
+    return f"unshare --mount mount: {mounts.stderr.strip().splitlines()[0]}; containerd on w1 is {said}"
 
 
 def why() -> None:

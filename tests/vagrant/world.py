@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab_utils.artifacts.chroot import ALONE
+from lab_utils.artifacts.chroot import alone
 from lab_utils.errors import HostLacks
 from lab_utils.run import run
 
@@ -52,7 +52,7 @@ ip link set lo up
 
 def inside(folder: Path, *argv: str | Path) -> list[str]:
     """The command line that runs a program in the corner. Its standard input is qemu.conf."""
-    return [*ALONE, "--mount-proc", "--net", "sh", "-c", SCRIPT, "world", str(folder), *map(str, argv)]
+    return [*alone(), "--mount-proc", "--net", "sh", "-c", SCRIPT, "world", str(folder), *map(str, argv)]
 
 
 @contextmanager
