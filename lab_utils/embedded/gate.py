@@ -97,6 +97,7 @@ class Gate:
             "nodes Ready": self.nodes_missing,
             "the default ServiceAccount": self.account_missing,
             "CoreDNS": self.coredns_missing,
+            "kube-proxy": self.proxies_missing,
             "traffic between the nodes": self.traffic_missing,
         }
 
@@ -116,6 +117,14 @@ class Gate:
 
     def coredns_pods(self) -> list[dict[str, Any]]:
         return list(self.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"])
+
+    def proxies_missing(self) -> str:
+        """Does kube-proxy itself see to the rules by now? Those of a node's life before carry traffic, and know no new Service."""
+        for node in self.state.nodes:
+            said = self.on_node(node, ["curl", "-s", "--max-time", f"{2 * self.factor:g}", "http://127.0.0.1:10256/healthz"])
+            if not proxy_has_synced(said.stdout):
+                return f"kube-proxy on {node} has not written its rules yet"
+        return ""
 
     def traffic_missing(self) -> str:
         """From each node, the readiness page of every CoreDNS Pod: on other nodes that goes through the Pod network."""
@@ -141,6 +150,16 @@ class Gate:
 
     def _since(self, node: str) -> float:
         return self.since if node in self.restarted else 0.0
+
+
+def proxy_has_synced(healthz: str) -> bool:
+    """Of kube-proxy's /healthz (pkg/proxy/healthcheck/proxy_health.go): it lists a family of addresses once that one's rules are written.
+    Older releases, which a node image of kind's may have, do not tell. Pure."""
+    try:
+        said = json.loads(healthz)
+        return "IPv4" in said.get("status", {}) if "healthy" in said else "lastUpdated" in said
+    except (ValueError, AttributeError, TypeError):
+        return False
 
 
 def _asked(holds: Callable[[], str]) -> str:

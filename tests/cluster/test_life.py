@@ -15,6 +15,7 @@ import pytest
 
 from lab_utils.cluster import Cluster, cluster_dir, known_clusters
 from lab_utils.embedded import pristine, state
+from lab_utils.embedded.gate import proxy_has_synced
 from lab_utils.paths import root_state_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
@@ -63,6 +64,8 @@ def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progre
     assert cluster.node("w1").run("test -x /opt/cni/bin/flannel").ok
     assert not cluster.node("w1").run("ip link show litter").ok
     assert cluster.node("w1").run("ip route show default").stdout.startswith("default via ")
+    for node in cluster.nodes:
+        assert proxy_has_synced(node.run("curl -s http://127.0.0.1:10256/healthz").stdout), f"a Service made now is unknown to {node}"
     assert cluster.node("cp").run(f"ping -c 1 -W 5 {cluster.node('w1').ip}").ok
 
 

@@ -54,7 +54,7 @@ class TestUpOfARunningCluster:
 
     def gate(self, monkeypatch: pytest.MonkeyPatch, nodes_missing: Callable[[Gate], str]) -> None:
         """A cluster of which at most its nodes' readiness is missing, and nobody waits for longer than a moment."""
-        for name in ("account_missing", "coredns_missing", "traffic_missing"):
+        for name in ("account_missing", "coredns_missing", "proxies_missing", "traffic_missing"):
             monkeypatch.setattr(Gate, name, lambda gate: "")
         monkeypatch.setattr(Gate, "nodes_missing", nodes_missing)
         monkeypatch.setattr(Gate, "seconds", 0.5)
