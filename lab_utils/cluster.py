@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab_utils import proxies
-from lab_utils.errors import BadInput, HostLacks, NoSuchCluster, Unhealthy
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
 from lab_utils.paths import state_dir
 from lab_utils.run import Result, run
 
@@ -164,6 +164,17 @@ def is_ours(record: ClusterRecord) -> bool:
 def own_addresses(record: ClusterRecord) -> list[str]:
     """The API server's, as the kubeconfig has it, and the nodes'."""
     return list(dict.fromkeys([*proxies.servers_of(Path(record.kubeconfig)), *(node.ip for node in record.nodes)]))
+
+
+def readable_records() -> tuple[list[ClusterRecord], list[LabError]]:
+    """The records of all clusters, and what is wrong with those that cannot be read."""
+    records, problems = [], []
+    for name in known_clusters():
+        try:
+            records.append(load_record(name))
+        except LabError as error:
+            problems.append(error)
+    return records, problems
 
 
 def known_clusters() -> list[str]:

@@ -39,6 +39,12 @@ class Result:
         printer.text("\n".join(part for part in (self.stdout.rstrip("\n"), self.stderr.rstrip("\n"), ended) if part))
 
 
+def last_line(said: str) -> str:
+    """The reason, as most programs give it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else "it said nothing"
+
+
 def run(
     argv: Sequence[str | Path],
     *,

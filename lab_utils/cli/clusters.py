@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from lab_utils.cli.console import Console, table
-from lab_utils.cluster import DEFAULT_NAME, ClusterRecord, known_clusters, load_record
+from lab_utils.cluster import DEFAULT_NAME, ClusterRecord, known_clusters, load_record, readable_records
 from lab_utils.errors import BadInput, LabError, NoSuchCluster
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
@@ -134,7 +134,7 @@ def prepare(prune: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str | None, as_json: bool) -> None:
     """Which clusters there are, and which of their nodes run. Exit code 1 when one of them does not, or cannot be looked at."""
-    records, skipped = ([load_record(name)], []) if name else _readable()
+    records, skipped = ([load_record(name)], []) if name else readable_records()
     found = [_look(record) for record in records]
     for problem in skipped:
         click.echo(f"lab: {problem}", err=True)
@@ -152,17 +152,6 @@ def status(name: str | None, as_json: bool) -> None:
                 click.echo(f"{each['name']}: half made; `lab down --name {each['name']}` removes it")
     if skipped or not all(each["healthy"] for each in found):
         sys.exit(1)
-
-
-def _readable() -> tuple[list[ClusterRecord], list[LabError]]:
-    """The records of all clusters, and what is wrong with those that cannot be read."""
-    records, problems = [], []
-    for name in known_clusters():
-        try:
-            records.append(load_record(name))
-        except LabError as error:
-            problems.append(error)
-    return records, problems
 
 
 def _look(record: ClusterRecord) -> dict[str, Any]:

@@ -176,16 +176,14 @@ def unplug(plan: Plan, nodes: list[str]) -> None:
     """Remove the networks of some nodes, and first their ends at the switch: with a namespace they would go, but a while later."""
     for node in nodes:
         run(["ip", "-n", plan.lan, "link", "delete", node], check=False)
-        if (NETNS_DIR / plan.netns(node)).exists():
-            run(["ip", "netns", "delete", plan.netns(node)], check=False)
+        _netns_delete(plan.netns(node))
 
 
 def remove(plan: Plan, nodes: list[str]) -> None:
     """Remove all that `make` made. A namespace takes its links along, and a veth its other end."""
     run(["ip", "link", "delete", plan.link], check=False)
     for name in [*(plan.netns(node) for node in nodes), plan.lan]:
-        if (NETNS_DIR / name).exists():
-            run(["ip", "netns", "delete", name], check=False)
+        _netns_delete(name)
 
 
 def index_of(cluster: str) -> int:
@@ -227,6 +225,11 @@ def _reachable(server: str) -> bool:
 
 def _netns_add(name: str) -> None:
     run(["ip", "netns", "add", name])
+
+
+def _netns_delete(name: str) -> None:
+    if (NETNS_DIR / name).exists():
+        run(["ip", "netns", "delete", name], check=False)
 
 
 def _guarded_netns_add(name: str, first: int) -> None:

@@ -15,7 +15,6 @@ next one, before it gives anything.
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from lab_utils.grading.arena import RECORD, Access
 from lab_utils.grading.gateway import Gateway
 from lab_utils.grading.sandbox import HOME, Door
 from lab_utils.labs.spec import LabSpec
+from lab_utils.together import each
 
 NAMESPACE = "kubernetes-inside-out-grading"
 NAME = "kubernetes-inside-out-student"
@@ -130,27 +130,26 @@ def give(cluster: Cluster, spec: LabSpec) -> Access:
 
 
 def no_nodes(record: ClusterRecord) -> Access:
-    return Access({RECORD: json.dumps(asdict(replace(record, nodes=[replace(each, access={}) for each in record.nodes])))})
+    return Access({RECORD: json.dumps(asdict(replace(record, nodes=[replace(node, access={}) for node in record.nodes])))})
 
 
 def give_nodes(cluster: Cluster, record: ClusterRecord, everything: bool) -> Access:
     """A key of this submission's own for every node, and the record of the cluster that says where it is."""
     access = Access()
     key, public = new_key()
-    with ThreadPoolExecutor(max(1, len(cluster.nodes))) as pool:
-        sshd = {each.name: "key" in each.access for each in record.nodes}
-        list(pool.map(lambda node: allow(node, public, everything, sshd[node.name]), cluster.nodes))
+    sshd = {node.name: "key" in node.access for node in record.nodes}
+    each(cluster.nodes, lambda node: allow(node, public, everything, sshd[node.name]))
     nodes, doors = [], []
-    for each in record.nodes:
-        way: dict[str, Any] = each.access
+    for node in record.nodes:
+        way: dict[str, Any] = node.access
         if "key" not in way:  # no sshd there: the grader answers in its place
-            gateway = Gateway(cluster.node(each.name), public, "" if everything else LOOK)
+            gateway = Gateway(cluster.node(node.name), public, "" if everything else LOOK)
             access.gateways.append(gateway)
             way = gateway.access
         ssh = int(str(way.get("port", 22)))
-        door = str(way.get("address", each.ip))
+        door = str(way.get("address", node.ip))
         doors.append(Door(door, ssh, (door, ssh)))
-        nodes.append(replace(each, access={**way, "key": KEY}))
+        nodes.append(replace(node, access={**way, "key": KEY}))
     access.doors = list(dict.fromkeys(doors))
     access.files = {RECORD: json.dumps(asdict(replace(record, nodes=nodes))), KEY: key}
     return access
@@ -188,8 +187,7 @@ def revoke(cluster: Cluster) -> None:
     """Take everything back, whoever made it and however far that came."""
     # Every token of a ServiceAccount ends with it.
     cluster.kubectl("delete", "clusterrolebindings,clusterroles,serviceaccounts", "-A", "-l", LABEL, "--ignore-not-found", "--wait=false")
-    with ThreadPoolExecutor(max(1, len(cluster.nodes))) as pool:
-        list(pool.map(forbid, cluster.nodes))
+    each(cluster.nodes, forbid)
 
 
 def end(cluster: Cluster) -> None:

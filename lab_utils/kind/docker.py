@@ -12,7 +12,7 @@ from typing import Any
 
 from lab_utils.errors import HostLacks
 from lab_utils.kind.settings import RELEASE
-from lab_utils.run import Result, run
+from lab_utils.run import Result, last_line, run
 
 NETWORK = "kind"  # kind connects all nodes of all its clusters to one network of this name
 # kind also knows podman and nerdctl, and would choose by itself; nodes are reached by `docker exec`.
@@ -73,7 +73,7 @@ def containers(names: Sequence[str]) -> dict[str, Container]:
     """Those of the containers that exist. A daemon that does not answer is an error, and no sign that none exists."""
     said = docker("container", "inspect", *names, check=False)
     if not said.ok and not re.search("no such (container|object)", said.stderr, re.IGNORECASE):
-        why = (said.stderr.strip().splitlines() or [f"code {said.code}"])[-1]
+        why = last_line(said.stderr)
         raise HostLacks(f"Docker does not say which containers there are ({why})", _how_to_start())
     found = {}
     for item in json.loads(said.stdout or "[]"):

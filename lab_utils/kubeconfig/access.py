@@ -18,9 +18,8 @@ from typing import Any
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
 from lab_utils.errors import CommandFailed, NoNodeAccess, Unhealthy
-from lab_utils.kubeconfig.config import last_line
 from lab_utils.providers.files import FilesByCommands
-from lab_utils.run import Result, run
+from lab_utils.run import Result, last_line, run
 
 NAMESPACE = "kubernetes-inside-out-nodes"
 OURS = "kubernetes-inside-out/made"  # the label of what this package makes beside labs

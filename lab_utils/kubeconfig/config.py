@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lab_utils.errors import BadInput, HostLacks, LabError
+from lab_utils.run import last_line
 
 Entries = dict[str, tuple[str, dict[str, Any]]]  # name → the folder of the file that defines it, and what it says
 
@@ -180,8 +181,3 @@ NOBODY = re.compile(
 def nobody_there(said: str) -> bool:
     """Whether kubectl found nothing at all where the API server should be. Whoever answers, be it with a refusal, is there."""
     return bool(NOBODY.match(last_line(said)))
-
-
-def last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else "it said nothing"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import shutil
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lab_utils.cluster import Cluster, ClusterRecord, cluster_dir
-from lab_utils.errors import BadInput
-from lab_utils.progress import Progress
+from lab_utils.errors import BadInput, HostLacks
+from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec
 
 
@@ -75,6 +77,19 @@ def cached_images(there: Container[str], progress: Progress, but: Container[str]
     if lacking := [image.name for image in wanted if image.own and image.name not in found]:
         progress.note(f"{', '.join(lacking)}: no registry has these, and they can be built on Linux alone (sudo lab prepare)")
     return found
+
+
+def host_kubectl(*, look_only: bool = False, progress: Progress | None = None) -> str:
+    """On Linux our own, in the version of the cluster; elsewhere one that is installed. Docker Desktop brings one along."""
+    if platform.system() == "Linux":
+        if look_only:
+            return ""
+        from lab_utils import artifacts
+
+        return str(artifacts.binary("kubectl", progress or Silent()))
+    if found := shutil.which("kubectl"):
+        return found
+    raise HostLacks("there is no `kubectl` command", "Install it: https://kubernetes.io/docs/tasks/tools/")
 
 
 def cluster_keys(folder: Path) -> dict[str, str]:

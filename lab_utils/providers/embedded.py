@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab_utils.artifacts import debian
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.embedded.host import seems_to_lack
 from lab_utils.embedded.privileged import perform
@@ -39,6 +38,8 @@ class Embedded:
             return Usability(
                 self.name, False, f"it makes Linux namespaces, and this is {platform.system()}", "Use --provider kind or vagrant"
             )
+        from lab_utils.artifacts import debian  # what builds: `lab ssh` and notebooks need none of it
+
         missing = {what for program, what in NEEDED.items() if not shutil.which(program)}
         for_the_root = debian.lacking()
         if missing or for_the_root:

@@ -18,10 +18,11 @@ from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhea
 from lab_utils.kind import bootstrap, docker, ports, settings
 from lab_utils.kind.docker import Container
 from lab_utils.kind.node import KindNode
-from lab_utils.progress import Progress, Silent
+from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, locked, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, host_kubectl, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
+from lab_utils.run import last_line
 
 MEGABYTES_PER_NODE = 700
 CONFIG = "kind.yaml"  # in a cluster's folder: it says that the containers of this name are ours
@@ -96,7 +97,7 @@ class Kind:
         with progress.step(f"docker pull {image.partition('@')[0]}"):
             said = docker.docker("pull", "--quiet", image, check=False, timeout=3600)
         if not said.ok:
-            why = (said.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            why = last_line(said.stderr)
             raise HostLacks(f"the node image {image} cannot be had: {why}", "Name one that your kind release lists in LAB_KIND_IMAGE")
 
     def _started(self, record: ClusterRecord, spec: ClusterSpec, progress: Progress) -> Cluster:
@@ -268,19 +269,6 @@ def _is_ours(name: str) -> bool:
         return name in known_clusters() and load_record(name).provider == Kind.name
     except LabError:
         return False
-
-
-def host_kubectl(*, look_only: bool = False, progress: Progress | None = None) -> str:
-    """On Linux our own, in the version of the cluster; elsewhere one that is installed. Docker Desktop brings one along."""
-    if platform.system() == "Linux":
-        if look_only:
-            return ""
-        from lab_utils import artifacts
-
-        return str(artifacts.binary("kubectl", progress or Silent()))
-    if found := shutil.which("kubectl"):
-        return found
-    raise HostLacks("there is no `kubectl` command", "Install it: https://kubernetes.io/docs/tasks/tools/")
 
 
 def check_room(nodes: int, info: dict[str, Any]) -> None:

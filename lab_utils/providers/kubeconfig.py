@@ -20,10 +20,9 @@ from lab_utils.errors import BadInput, CommandFailed, HostLacks, LabError, Unhea
 from lab_utils.kubeconfig import access, config, objects
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import locked
-from lab_utils.providers.kind import host_kubectl
+from lab_utils.providers.common import host_kubectl, locked
 from lab_utils.providers.ssh import SshNode
-from lab_utils.run import run
+from lab_utils.run import last_line, run
 
 NEEDED = (("list", "nodes"), ("list", "pods"), ("create", "namespaces"), ("delete", "namespaces"), ("create", "deployments.apps"))
 
@@ -235,7 +234,7 @@ def _flattened(kubectl: str, files: list[Path], found: config.Context) -> str:
     named = ["--kubeconfig", where] if len(files) == 1 else []
     said = run([kubectl, *named, *words], env={"KUBECONFIG": where}, check=False, timeout=20)
     if not said.ok:
-        raise BadInput(f"kubectl cannot read {where}: {config.last_line(said.stderr)}")
+        raise BadInput(f"kubectl cannot read {where}: {last_line(said.stderr)}")
     return config.settled(said.stdout, found.folder)
 
 

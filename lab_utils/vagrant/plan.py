@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from lab_utils.cluster import ClusterRecord, NodeRecord, cluster_dir, known_clusters, load_record
-from lab_utils.errors import BadInput, HostLacks, LabError
+from lab_utils.cluster import ClusterRecord, NodeRecord, cluster_dir, readable_records
+from lab_utils.errors import BadInput, HostLacks
 from lab_utils.paths import repo_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec
+from lab_utils.providers.common import host_kubectl
 from lab_utils.vagrant import leftovers, settings
 from lab_utils.vagrant.machines import Machines
 from lab_utils.vagrant.settings import Settings
@@ -76,13 +76,13 @@ def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str, progress:
             "pools_before": leftovers.pools() if provider == "libvirt" else [],
             "networks_before": leftovers.networks() if provider == "libvirt" else [],
         },
-        kubectl=host_kubectl(progress),
+        kubectl=host_kubectl(progress=progress),
     )
 
 
 def taken_networks(provider: str) -> list[str]:
     """Networks of our other clusters, and those that this host has on its own links."""
-    others = _records()
+    others, _ = readable_records()  # one that is damaged must not keep another from being made
     taken = [str(other.options["network"]) for other in others if other.options.get("network")]
     # VirtualBox keeps its host-only networks between machines and uses them again; Linux has `ip` to tell about all others.
     if provider != "virtualbox" and shutil.which("ip"):
@@ -93,28 +93,6 @@ def taken_networks(provider: str) -> list[str]:
         links = json.loads(run(["ip", "-j", "-4", "address"], check=False).stdout or "[]")
         taken += [f"{info['local']}/{info['prefixlen']}" for link in links for info in link.get("addr_info", [])]
     return taken
-
-
-def _records() -> list[ClusterRecord]:
-    """Of our clusters, those that can be read: one that is damaged must not keep another from being made."""
-    found = []
-    for name in known_clusters():
-        try:
-            found.append(load_record(name))
-        except LabError:
-            continue
-    return found
-
-
-def host_kubectl(progress: Progress) -> str:
-    """Our own build of kubectl is a Linux program; elsewhere it must be installed."""
-    if platform.system() == "Linux":
-        from lab_utils import artifacts
-
-        return str(artifacts.binary("kubectl", progress))
-    if not shutil.which("kubectl"):
-        raise HostLacks("kubectl is not installed", "brew install kubectl")
-    return "kubectl"
 
 
 def check_box(made: Machines, box: str, architecture: str) -> None:

@@ -20,7 +20,7 @@ from lab_utils.errors import LabError
 from lab_utils.kind.node import KindNode
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec, provider
-from lab_utils.providers.kind import host_kubectl
+from lab_utils.providers.common import host_kubectl
 from lab_utils.run import run
 from tests.bench.report import Row, seconds
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from lab_utils.cluster import ClusterRecord, NodeRecord
 from lab_utils.kind import bootstrap
 from lab_utils.kind.docker import Container
-from lab_utils.progress import Progress, Silent
+from lab_utils.progress import Silent
 from lab_utils.providers import kind
 
 THEN, NOW = "2026-11-29T08:00:00.123456789Z", "2026-11-29T09:30:00.5Z"
@@ -68,17 +67,3 @@ def test_status_tells_of_a_node_that_docker_started_again_and_where_it_is_now(mo
     assert (cp.ip, cp.detail) == ("172.18.0.2", "")
     assert (w1.ip, w1.running, w1.ready) == ("172.18.0.7", True, True)
     assert w1.detail.startswith("Docker has started the container lab-worker again; `lab up --name lab`")
-
-
-def test_whoever_waits_for_kubectl_sees_how_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Progress] = []
-
-    def binary(name: str, progress: Progress) -> Path:
-        told.append(progress)
-        return Path(name)
-
-    monkeypatch.setattr("lab_utils.artifacts.binary", binary)
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    mine = Silent()
-    assert kind.host_kubectl(progress=mine) == "kubectl" and kind.host_kubectl() == "kubectl"
-    assert told[0] is mine and isinstance(told[1], Silent)

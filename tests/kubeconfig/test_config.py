@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lab_utils.errors import BadInput
 from lab_utils.kubeconfig.config import choose, find, nobody_there, read, settled, why_no_answer
-from lab_utils.providers.kind import host_kubectl
+from lab_utils.providers.common import host_kubectl
 from lab_utils.run import run
 
 

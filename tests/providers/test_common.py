@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lab_utils.cluster import patiently
 from lab_utils.errors import BadInput
+from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec
-from lab_utils.providers.common import as_it_is
+from lab_utils.providers.common import as_it_is, host_kubectl
 
 ORDINARY = {"bare": False, "proxy_mode": "iptables"}
 KEPT = {**ORDINARY, "network_policy": "kube-router"}
@@ -47,3 +50,17 @@ def test_whoever_only_starts_it_again_need_not_say_how_it_was_made() -> None:
 def test_kubectls_own_deadline_is_as_patient_as_ours(said: tuple[str, ...], meant: tuple[str, ...]) -> None:
     assert patiently(said, 20) == meant
     assert patiently(said, 1) == said
+
+
+def test_whoever_waits_for_kubectl_sees_how_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Progress] = []
+
+    def binary(name: str, progress: Progress) -> Path:
+        told.append(progress)
+        return Path(name)
+
+    monkeypatch.setattr("lab_utils.artifacts.binary", binary)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    mine = Silent()
+    assert host_kubectl(progress=mine) == "kubectl" and host_kubectl() == "kubectl"
+    assert told[0] is mine and isinstance(told[1], Silent)

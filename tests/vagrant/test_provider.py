@@ -16,13 +16,13 @@ from lab_utils.artifacts.machine import arch
 from lab_utils.cluster import ClusterRecord, NodeRecord
 from lab_utils.embedded import kubeadm
 from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
-from lab_utils.progress import Progress, Silent
+from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec
 from lab_utils.providers.vagrant import PROVIDER
 from lab_utils.vagrant import machines
 from lab_utils.vagrant.bootstrap import silent
 from lab_utils.vagrant.machines import Machines
-from lab_utils.vagrant.plan import check_box, check_room, host_kubectl, plan, read_settings, write_settings
+from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings, write_settings
 from lab_utils.vagrant.settings import Settings
 
 
@@ -92,20 +92,6 @@ def test_a_damaged_record_of_another_cluster_is_no_hindrance(own_state: Path) ->
     (own_state / "state/clusters/damaged").mkdir(parents=True)
     (own_state / "state/clusters/damaged/cluster.json").write_text("{")
     assert plan(ClusterSpec("two"), Settings(), "virtualbox", "course", Silent()).options["network"] == "192.168.56.0/24"
-
-
-def test_whoever_waits_for_kubectl_sees_how_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Progress] = []
-
-    def binary(name: str, progress: Progress) -> Path:
-        told.append(progress)
-        return Path(name)
-
-    monkeypatch.setattr("lab_utils.artifacts.binary", binary)
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    mine = Silent()
-    assert host_kubectl(mine) == "kubectl"
-    assert told == [mine]
 
 
 def test_the_vagrantfile_is_told_what_was_decided(own_state: Path) -> None:
