@@ -32,18 +32,28 @@ def timeouts(patience: float) -> dict[str, Any]:
     return {"timeouts": {name: seconds(minutes * 60, patience) for name, minutes in defaults.items()}} if patience != 1 else {}
 
 
+def waits(patience: float, control_plane: bool) -> dict[str, Any]:
+    """What belongs into an InitConfiguration or JoinConfiguration; the patches are for Pods that a control plane alone has."""
+    patched = {"patches": {"directory": PATCHES}} if control_plane and patience != 1 else {}
+    return timeouts(patience) | patched
+
+
 def relax(init: dict[str, Any], cluster: dict[str, Any], kubelet: dict[str, Any], patience: float) -> None:
     """Change what `kubeadm init` is told, before it is written."""
     if patience == 1:
         return
-    init |= timeouts(patience)
-    init["patches"] = {"directory": PATCHES}
+    init |= waits(patience, control_plane=True)
     # There is one control plane, and nobody else who could lead.
     for component in ("controllerManager", "scheduler"):
         arguments(cluster, component).append({"name": "leader-elect", "value": "false"})
     # A kubelet that is late is no node that is lost.
     arguments(cluster, "controllerManager").append({"name": "node-monitor-grace-period", "value": seconds(50, patience)})
-    kubelet["runtimeRequestTimeout"] = seconds(120, patience)
+    relax_kubelet(kubelet, patience)
+
+
+def relax_kubelet(kubelet: dict[str, Any], patience: float) -> None:
+    if patience != 1:
+        kubelet["runtimeRequestTimeout"] = seconds(120, patience)
 
 
 def patches(patience: float) -> dict[str, str]:

@@ -16,7 +16,7 @@ import yaml
 from lab_utils.artifacts.versions import pinned
 from lab_utils.checks import CheckContext, check, setup
 from lab_utils.cluster import Node
-from lab_utils.embedded import kubeadm
+from lab_utils.embedded import kubeadm, slow
 from lab_utils.errors import CommandFailed
 from lab_utils.faults import fault
 from lab_utils.labs.bare import find_api
@@ -35,7 +35,7 @@ PROGRAMS = (
     "containerd",
 )
 STATIC = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-MACHINE, IGNORE, FLANNEL = "/root/machine.yaml", "/root/ignore.txt", "/root/flannel.yaml"
+MACHINE, WAITS, IGNORE, FLANNEL = "/root/machine.yaml", "/root/waits.yaml", "/root/ignore.txt", "/root/flannel.yaml"
 JOURNAL = "journalctl -u kubelet -n 30"
 
 # On the machine itself: which way it makes cgroups. systemd's, where systemd manages one unified tree; by hand, where it is the old
@@ -60,9 +60,12 @@ for file in $(for d in /usr/lib/sysctl.d /run/sysctl.d /etc/sysctl.d; do ls $d/*
 def _(lab: Workspace) -> None:
     for node in lab.nodes:
         driver = node.run(DRIVER, check=True).stdout.strip()
-        node.put(machine(driver).encode(), MACHINE)
+        node.put(machine(driver, node.patience).encode(), MACHINE)
+        node.put(waits(node.patience, node.role == "control-plane").encode(), WAITS)
         node.put((",".join(ignored(node)) + "\n").encode(), IGNORE)
     lab.node("cp").put(flannel().encode(), FLANNEL)
+    for name, text in slow.patches(lab.node("cp").patience).items():
+        lab.node("cp").put(text.encode(), f"{slow.PATCHES}/{name}")
     for node in lab.nodes:
         node.run("systemctl disable --now kubelet containerd; rm -f /etc/sysctl.d/90-kubernetes.conf; sysctl -q -w net.ipv4.ip_forward=0")
         break_it(lab, "cgroup-driver-wrong", node=node.name)
@@ -70,10 +73,17 @@ def _(lab: Workspace) -> None:
     lab.store.sight("look", {node.name: facts(node) for node in lab.nodes})
 
 
-def machine(driver: str) -> str:
+def machine(driver: str, patience: float) -> str:
     """What kubeadm must pass on, on this kind of machine: the same as `lab up` passes."""
-    documents = [kubeadm.kubelet_config("v1" if driver == "cgroupfs" else "v2"), kubeadm.proxy_config("iptables")]
-    return str(yaml.safe_dump_all(documents, sort_keys=False))
+    kubelet = kubeadm.kubelet_config("v1" if driver == "cgroupfs" else "v2")
+    slow.relax_kubelet(kubelet, patience)
+    return str(yaml.safe_dump_all([kubelet, kubeadm.proxy_config("iptables")], sort_keys=False))
+
+
+def waits(patience: float, control_plane: bool) -> str:
+    """How long kubeadm itself shall wait, as `lab up` has it. An emulated machine needs minutes for what takes others seconds."""
+    lines = slow.waits(patience, control_plane)
+    return str(yaml.safe_dump(lines, sort_keys=False)) if lines else "# kubeadm's own waiting times are right for this machine\n"
 
 
 def ignored(node: Node) -> list[str]:

@@ -57,6 +57,13 @@ def test_where_everything_is_slow_kubelet_gives_the_control_plane_more_time_to_a
     assert slowly["KubeletConfiguration"]["runtimeRequestTimeout"] == "2400s"
 
 
+def test_kubeadm_itself_waits_as_long_as_the_machine_needs_it() -> None:
+    assert slow.waits(1, control_plane=True) == slow.waits(1, control_plane=False) == {}
+    init, join = (slow.waits(20, control_plane=alike) for alike in (True, False))
+    assert init["timeouts"] == join["timeouts"] and init["timeouts"]["controlPlaneComponentHealthCheck"] == "4800s"
+    assert init["patches"] == {"directory": slow.PATCHES} and "patches" not in join, "a worker has no Pods from files"
+
+
 @pytest.mark.parametrize("mode", ["iptables", "nftables"])
 def test_the_proxy_mode_is_passed_on(mode: str) -> None:
     assert documents(proxy_mode=mode)["KubeProxyConfiguration"]["mode"] == mode
