@@ -130,7 +130,8 @@ def give(cluster: Cluster, spec: LabSpec) -> Access:
 
 
 def no_nodes(record: ClusterRecord) -> Access:
-    return Access({RECORD: json.dumps(asdict(replace(record, nodes=[replace(node, access={}) for node in record.nodes])))})
+    nodes = [replace(node, access={"patience": node.patience}) for node in record.nodes]
+    return Access({RECORD: json.dumps(asdict(replace(record, nodes=nodes)))})
 
 
 def give_nodes(cluster: Cluster, record: ClusterRecord, everything: bool) -> Access:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.embedded.host import seems_to_lack
+from lab_utils.embedded.patience import patience
 from lab_utils.embedded.privileged import perform
 from lab_utils.errors import HostLacks, LabError
 from lab_utils.host.packages import family, how_to_install, packages
@@ -177,7 +178,8 @@ def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str])
     config = Path(record.kubeconfig)
     config.touch(mode=0o600)
     config.write_text(answer["kubeconfig"])
-    access = {"user": "root", "port": 22, "key": str(folder / "id_ed25519"), "host_key": keys["host_key_public"]}
+    access: dict[str, Any] = {"user": "root", "port": 22, "key": str(folder / "id_ed25519"), "host_key": keys["host_key_public"]}
+    access["patience"] = patience()  # labs and their checks wait as long as `lab up` did
     nodes = [NodeRecord(node["name"], node["ip"], node["role"], access) for node in answer["nodes"]]
     (folder / "known_hosts").write_text("".join(f"{node.ip} {keys['host_key_public']}\n" for node in nodes))
     record.but(nodes=nodes, state="up").save()

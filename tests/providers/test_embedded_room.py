@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab_utils import errors
-from lab_utils.cluster import ClusterRecord
+from lab_utils.cluster import ClusterRecord, load_record
 from lab_utils.embedded.privileged import rebuilt
 from lab_utils.errors import CommandFailed, HostLacks, LabError, Unhealthy
 from lab_utils.progress import Silent
@@ -100,6 +100,14 @@ def test_a_kernel_that_cannot_is_said_before_anything_is_built(tmp_path: Path, m
         embedded.PROVIDER.up(ClusterSpec("lab"), Silent())
     assert side.asked == ["kernel_lacks"]
     assert not list(tmp_path.rglob("*.json")), "nothing was recorded"
+
+
+def test_labs_are_as_patient_as_lab_up_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root(monkeypatch, tmp_path, state="creating")
+    monkeypatch.setenv("LAB_PATIENCE", "3")
+    answer = {"kubeconfig": "", "nodes": [{"name": "cp", "ip": "172.31.64.11", "role": "control-plane"}]}
+    embedded._finish(load_record("lab"), answer, {"host_key_public": "ssh-ed25519 AAAA"})
+    assert load_record("lab").nodes[0].patience == 3
 
 
 @pytest.mark.parametrize("kind", [HostLacks, Unhealthy, errors.Busy, errors.NoSuchCluster, LabError])
