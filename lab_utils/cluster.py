@@ -134,7 +134,7 @@ def _check(values: Mapping[str, Any], what: str) -> None:
 
 def _check_access(node: NodeRecord) -> None:
     """What every provider means by the same words; the rest is its own."""
-    shared = ("key", "host_key", "user", "address", "port", "patience")
+    shared = ("key", "host_key", "user", "address", "port", "patience", "closed")
     _check({name: node.access[name] for name in shared if name in node.access}, f"node {node.name}")
     if not 0 < node.access.get("patience", 1) < 1e6:
         raise ValueError(f"patience of node {node.name} is out of range")

@@ -23,6 +23,9 @@ from lab_utils.providers import ClusterSpec, provider
 
 PROVIDER = os.environ.get("LAB_TEST_PROVIDER", "embedded")
 
+OWN = pytest.mark.skipif(PROVIDER == "kubeconfig", reason="the cluster is somebody's own: it is neither made, harmed nor removed")
+EMBEDDED = pytest.mark.skipif(PROVIDER != "embedded", reason="it is about nodes that are namespaces of this machine")
+
 # Machines are shared, and a cluster runs beside the tests: how long an example takes says nothing about the code.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")

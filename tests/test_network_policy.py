@@ -19,9 +19,9 @@ from lab_utils.labs.lifecycle import missing_needs
 from lab_utils.labs.spec import LabSpec, Needs
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, provider
-from tests.conftest import PROVIDER
+from tests.conftest import OWN, PROVIDER
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, OWN]
 
 POD = """
 apiVersion: v1

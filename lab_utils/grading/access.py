@@ -40,6 +40,7 @@ KEY = f"{HOME}/.lab/key"
 LOOK = "/usr/local/lib/kubernetes-inside-out/look"
 TOKEN_SECONDS = 4 * 3600
 PODS = 200  # in each namespace of the lab
+CLOSED = "this lab gives no access to nodes"
 MARK = "kubernetes-inside-out-grading"  # the comment of our keys in authorized_keys
 
 READ = ["get", "list", "watch"]
@@ -130,7 +131,7 @@ def give(cluster: Cluster, spec: LabSpec) -> Access:
 
 
 def no_nodes(record: ClusterRecord) -> Access:
-    nodes = [replace(node, access={"patience": node.patience}) for node in record.nodes]
+    nodes = [replace(node, access={"closed": CLOSED, "patience": node.patience}) for node in record.nodes]
     return Access({RECORD: json.dumps(asdict(replace(record, nodes=nodes)))})
 
 
@@ -188,7 +189,7 @@ def revoke(cluster: Cluster) -> None:
     """Take everything back, whoever made it and however far that came."""
     # Every token of a ServiceAccount ends with it.
     cluster.kubectl("delete", "clusterrolebindings,clusterroles,serviceaccounts", "-A", "-l", LABEL, "--ignore-not-found", "--wait=false")
-    each(cluster.nodes, forbid)
+    each([node for node in cluster.nodes if node.reachable], forbid)
 
 
 def end(cluster: Cluster) -> None:

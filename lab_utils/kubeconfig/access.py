@@ -16,8 +16,9 @@ from time import monotonic
 from typing import Any
 
 from lab_utils.artifacts.versions import pinned
-from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord
-from lab_utils.errors import CommandFailed, NoNodeAccess, Unhealthy
+from lab_utils.cluster import Cluster, ClusterRecord, NodeRecord
+from lab_utils.errors import CommandFailed, Unhealthy
+from lab_utils.providers.closed import ClosedNode
 from lab_utils.providers.files import FilesByCommands
 from lab_utils.run import Result, last_line, run
 
@@ -34,29 +35,13 @@ UNSTARTED = re.compile(
 INTO = ["chroot", "/proc/1/root", "nsenter", "--target=1", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
 
 
-class NoNode(Node):
-    """A node that is seen through the API alone."""
-
-    reachable = False
-
-    def __init__(self, cluster: ClusterRecord, record: NodeRecord) -> None:
-        super().__init__(record)
-        self.cluster = cluster.name
-
-    def refused(self) -> NoNodeAccess:
-        return NoNodeAccess(
-            f"cluster {self.cluster!r} gives no access to its nodes",
-            f"`lab up --provider kubeconfig --name {self.cluster} --node-access debug` allows a privileged Pod on each",
-        )
-
-    def run(self, cmd: str | Sequence[str], *, timeout: float = 60, input: str | bytes | None = None, check: bool = False) -> Result:
-        raise self.refused()
-
-    def put(self, source: Any, target: str, mode: int = 0o644) -> None:
-        raise self.refused()
-
-    def get(self, source: str) -> bytes:
-        raise self.refused()
+def closed(cluster: ClusterRecord, record: NodeRecord) -> ClosedNode:
+    """A node of a cluster whose user did not allow the Pods."""
+    return ClosedNode(
+        record,
+        f"cluster {cluster.name!r} gives no access to its nodes",
+        f"`lab up --provider kubeconfig --name {cluster.name} --node-access debug` allows a privileged Pod on each",
+    )
 
 
 class DebugNode(FilesByCommands):

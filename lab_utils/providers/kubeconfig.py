@@ -20,6 +20,7 @@ from lab_utils.errors import BadInput, CommandFailed, HostLacks, LabError, Unhea
 from lab_utils.kubeconfig import access, config, objects
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
+from lab_utils.providers.closed import ClosedNode
 from lab_utils.providers.common import host_kubectl, locked
 from lab_utils.providers.ssh import SshNode
 from lab_utils.run import last_line, run
@@ -49,15 +50,16 @@ class Kubeconfig:
             raise BadInput("a cluster that is there already has no bare nodes", "Use --provider embedded or vagrant for --bare")
         with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
+            node_access = _node_access(spec, known)
+            if spec.network_policy and node_access != "debug":
+                raise BadInput("an engine's image has to be loaded on the nodes, and they are out of reach", "Allow --node-access debug")
             if known and known.state == "up" and not spec.kubeconfig and not spec.context:
-                record = _looked_at(known.but(options={**known.options, "node_access": _node_access(spec, known)}))
+                record = _looked_at(known.but(options={**known.options, "node_access": node_access}))
                 record.save()
             else:
                 record = self._written(spec, known, progress)
-        if record.options["node_access"] != "debug":
+        if node_access != "debug":
             progress.note("labs lose the steps that look at nodes, and say which; --node-access debug allows a privileged Pod on each node")
-        if spec.network_policy and record.options["node_access"] != "debug":
-            raise BadInput("an engine's image has to be loaded on the nodes, and they are out of reach", "Allow --node-access debug")
         cluster = connect(spec.name)
         if spec.metrics_server or spec.storage or spec.ingress or spec.images or spec.network_policy:
             from lab_utils.addons import give
@@ -175,13 +177,13 @@ class Kubeconfig:
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         if "key" in node.access:  # a grader's sandbox reaches it by the grader's ssh
             return SshNode(node)
-        return access.DebugNode(record, node) if record.options.get("node_access") == "debug" else access.NoNode(record, node)
+        return access.DebugNode(record, node) if record.options.get("node_access") == "debug" else access.closed(record, node)
 
     def enter(self, record: ClusterRecord, node: NodeRecord, words: list[str], terminal: bool) -> list[str]:
         """What `lab ssh` becomes."""
         found = self.node(record, node)
         if not isinstance(found, access.DebugNode):
-            raise found.refused() if isinstance(found, access.NoNode) else HostLacks("no way to this node")
+            raise found.refused if isinstance(found, ClosedNode) else HostLacks("no way to this node")
         return found.enter(words, terminal)
 
 

@@ -32,13 +32,12 @@ class Vagrant:
     def usability(self) -> Usability:
         if not shutil.which("vagrant"):
             return Usability(self.name, False, "Vagrant is not installed", machines.how_to_install())
-        found = hypervisors.installed()
-        usable = [one.name for one in found if one.usable]
-        if not usable:
-            lacking = hypervisors.none_usable(found)
-            return Usability(self.name, False, lacking.what, lacking.mend)
-        which = f"virtual machines by {' or '.join(usable)}"
-        if "virtualbox" in usable and hypervisors.kvm_has_the_processor():
+        try:
+            chosen = hypervisors.choose(read_settings().provider, os.environ, hypervisors.installed())
+        except LabError as error:  # as `lab up` would say it: none, several and nobody chose, or one was chosen that is not here
+            return Usability(self.name, False, error.what, error.mend)
+        which = f"virtual machines by {chosen}"
+        if chosen == "virtualbox" and hypervisors.kvm_has_the_processor():
             which += "; KVM is loaded and may keep VirtualBox from starting machines"
         return Usability(self.name, True, which)
 
@@ -66,7 +65,13 @@ class Vagrant:
         check_room(chosen.memory(spec.workers))
         record = plan(spec, chosen, provider, box, progress)
         made = Machines(record.folder / "vagrant", provider)
-        check_box(made, box, arch())
+        try:
+            check_box(made, box, arch())
+        except BaseException as error:  # nothing was made yet, but what Vagrant said was written down
+            if isinstance(error, machines.VagrantFailed):
+                progress.note(f"its logs are in {_keep_logs(record)}")
+            shutil.rmtree(record.folder, ignore_errors=True)
+            raise
         record.save()
         try:
             write_settings(record, chosen, progress)

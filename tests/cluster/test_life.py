@@ -21,11 +21,10 @@ from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
 from lab_utils.run import run
 from tests.cluster.leaks import difference, look
+from tests.conftest import EMBEDDED
+from tests.providers.pristine import everything
 
-pytestmark = pytest.mark.cluster
-
-# Objects that come and go by themselves: events, leases (renewed), endpoint bookkeeping.
-RESTLESS = {"events", "leases.coordination.k8s.io", "events.events.k8s.io"}
+pytestmark = [pytest.mark.cluster, EMBEDDED]  # of every provider: tests/providers/test_conformance.py
 
 
 @pytest.fixture
@@ -34,15 +33,6 @@ def second(cluster: Cluster, progress: Progress) -> Iterator[str]:
     name = "second"
     yield name
     provider("embedded").down(name, progress)
-
-
-def everything(cluster: Cluster) -> set[str]:
-    """Every object of the cluster by kind, namespace and name, but for what is restless."""
-    kinds = set(cluster.kubectl("api-resources", "--verbs=list", "-o", "name").stdout.split()) - RESTLESS
-    said = cluster.kubectl(
-        "get", ",".join(sorted(kinds)), "-A", "-o", "jsonpath={range .items[*]}{.kind}/{.metadata.namespace}/{.metadata.name}{'\\n'}{end}"
-    )
-    return {line for line in said.stdout.splitlines() if line}
 
 
 def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progress: Progress) -> None:
@@ -70,8 +60,6 @@ def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progre
 
 
 def test_a_fresh_network_takes_the_rules_that_reset_gives_it(cluster: Cluster) -> None:
-    if cluster.provider != "embedded":
-        pytest.skip(f"{cluster.provider} keeps no rules for its nodes")
     known = state.load(cluster.name)
     assert known
     text = (known.folder / "pristine" / "w1.iptables-save").read_text()

@@ -13,8 +13,9 @@ from lab_utils.embedded import state
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
 from lab_utils.run import run
+from tests.conftest import OWN
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, OWN]
 
 
 @pytest.mark.parametrize("unit", ["kubelet", "containerd"])

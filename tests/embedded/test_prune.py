@@ -15,9 +15,9 @@ from lab_utils.cluster import Cluster
 from lab_utils.embedded import state
 from lab_utils.embedded.host import mounted_over
 from lab_utils.paths import root_cache_dir
-from tests.conftest import Said
+from tests.conftest import EMBEDDED, Said
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(os.geteuid() != 0, reason="node roots belong to root")]
+pytestmark = [pytest.mark.cluster, EMBEDDED, pytest.mark.skipif(os.geteuid() != 0, reason="node roots belong to root")]
 
 
 @pytest.fixture

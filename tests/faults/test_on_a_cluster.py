@@ -17,8 +17,9 @@ from lab_utils.labs.lifecycle import clean, prepare
 from lab_utils.labs.spec import LabSpec, Needs
 from lab_utils.labs.store import Store
 from lab_utils.labs.workspace import Workspace
+from tests.conftest import OWN
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, OWN]
 
 SETUP = """
 apiVersion: apps/v1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,10 +24,12 @@ from lab_utils.labs.context import CheckContext
 from lab_utils.labs.lifecycle import clean, missing_needs, prepare
 from lab_utils.labs.store import Store
 from lab_utils.labs.workspace import LABEL
+from lab_utils.paths import repo_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
-from tests.conftest import PROVIDER
-from tests.providers.test_conformance import everything
+from lab_utils.run import run
+from tests.conftest import EMBEDDED, PROVIDER
+from tests.providers.pristine import everything
 
 pytestmark = pytest.mark.cluster
 
@@ -72,6 +75,24 @@ def test_a_lab_says_which_steps_it_loses_without_access(looking: Cluster) -> Non
     told = missing_needs(lab.spec, looking, lab.checks)
     assert len(told) == 1 and told[0].startswith("access to its nodes: without it these steps are skipped: ")
     assert "chains" in told[0]
+
+
+def test_a_refused_up_is_not_on_record(cluster: Cluster, name: str, progress: Progress) -> None:
+    with pytest.raises(BadInput, match="an engine's image has to be loaded on the nodes, and they are out of reach"):
+        provider("kubeconfig").up(ClusterSpec(name, kubeconfig=str(cluster.kubeconfig), network_policy="own"), progress)
+    assert name not in known_clusters()
+
+
+@EMBEDDED
+@pytest.mark.timeout(900)
+def test_it_keeps_to_what_every_provider_does(cluster: Cluster, tmp_path: Path) -> None:
+    """The same suite as with PROVIDER=kubeconfig, on this cluster; what needs a cluster of its own is skipped there."""
+    told = {"KUBECONFIG": str(cluster.kubeconfig), "LAB_STATE": str(tmp_path), "LAB_TEST_PROVIDER": "kubeconfig", "LAB_TEST_CLUSTER": ""}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/providers/test_conformance.py"]
+    done = run(words, cwd=repo_dir(), env=told, check=False, timeout=900)
+    print(done.stdout[-5000:])
+    assert done.ok and " passed" in done.stdout
+    assert ours(cluster) == []
 
 
 def test_with_access_commands_run_on_the_nodes_themselves(cluster: Cluster, inside: Cluster) -> None:

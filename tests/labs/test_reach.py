@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from lab_utils.checks import load_checks, run_checks
 from lab_utils.cluster import ClusterRecord, NodeRecord
-from lab_utils.kubeconfig.access import NoNode
+from lab_utils.kubeconfig.access import closed
 from lab_utils.labs.reach import steps_on_nodes
 
 CHECKS = """
@@ -61,7 +61,7 @@ def test_steps_that_reach_for_nodes_are_found_directly_through_functions_and_thr
 
 
 def test_a_check_that_finds_nodes_out_of_reach_is_skipped_aloud_and_costs_nothing(tmp_path: Path) -> None:
-    node = NoNode(ClusterRecord("theirs", "kubeconfig", "up", "", []), NodeRecord("w1", "10.0.0.1", "worker"))
+    node = closed(ClusterRecord("theirs", "kubeconfig", "up", "", []), NodeRecord("w1", "10.0.0.1", "worker"))
     context = SimpleNamespace(results={}, step="", points=0, cluster=SimpleNamespace(nodes=[node]))
     path = tmp_path / "checks.py"
     path.write_text(CHECKS)

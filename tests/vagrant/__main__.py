@@ -29,7 +29,6 @@ from tests.vagrant import box, world
 
 SPACE = 20  # GB, in the folder for temporary files
 MEMORY = 7  # GB: three machines of 2.5, 1.5 and 1.5
-MINUTES = 120
 
 # Program that shows that it is there → Debian package.
 PACKAGES = {
@@ -78,7 +77,8 @@ def prove(folder: Path, ready: Path | None, bare: bool, only: str) -> int:
     check_host(folder)
     click.echo(
         "A box is built from Debian packages by vagrant/provision/*.sh, and virtual machines are made of it.\n"
-        f"Without KVM they are emulated: it takes an hour, two processors, {MEMORY} GB of memory and up to {SPACE} GB below\n"
+        f"Without KVM they are emulated: it takes an hour to an hour and a half, twice that on a busy machine;\n"
+        f"two processors, {MEMORY} GB of memory and up to {SPACE} GB below "
         f"{folder.parent}; all of it is given back at the end."
     )
     before = host()
@@ -86,7 +86,7 @@ def prove(folder: Path, ready: Path | None, bare: bool, only: str) -> int:
         (folder / "node.box").hardlink_to(ready)
     else:
         box.make(folder, Console())
-    artifacts.image("metrics-server", Console())  # is loaded later, from where nothing can be fetched
+    artifacts.image("busybox", Console())  # is loaded later, from where nothing can be fetched
     verdict = Verdict()
     code = follow(folder, verdict, bare, only)
     if not verdict.finished:

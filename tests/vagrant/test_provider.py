@@ -128,6 +128,30 @@ def test_a_box_of_another_architecture_is_refused(own_state: Path, monkeypatch: 
     check_box(found, "course", "arm64")
 
 
+def test_up_with_a_box_of_another_architecture_leaves_nothing(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "arm64" if arch() == "amd64" else "amd64"
+    program(own_state, monkeypatch, vagrant=box_list(other), VBoxManage="exit 0")
+    settings(own_state, monkeypatch, "provider: virtualbox\nbox: course\n")
+    with pytest.raises(BadInput, match=f"the box course is for {other}"):
+        PROVIDER.up(ClusterSpec("wrong"), Silent())
+    assert not (own_state / "state/clusters/wrong").exists(), "not even Vagrant's own words"
+
+
+def test_doctor_says_what_up_would(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(own_state, monkeypatch, vagrant="exit 0", VBoxManage="exit 0", prlctl="exit 0")
+    monkeypatch.setattr("lab_utils.vagrant.hypervisors._plugins", lambda: {"vagrant-parallels"})
+    said = PROVIDER.usability()
+    assert not said.usable and said.why == "several VM providers can run here: virtualbox, parallels"
+    assert said.mend == "Choose one: export VAGRANT_DEFAULT_PROVIDER=virtualbox"
+    settings(own_state, monkeypatch, "provider: parallels\n")
+    assert PROVIDER.usability().why == "virtual machines by parallels"
+
+
+def settings(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (folder / "mine.yaml").write_text(text)
+    monkeypatch.setenv("LAB_VAGRANT_SETTINGS", str(folder / "mine.yaml"))
+
+
 @pytest.mark.parametrize("architectures", [("n/a",), ("unknown",), ("arm64", "amd64")])
 def test_a_box_that_may_fit_is_taken(architectures: tuple[str, ...], own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(own_state, monkeypatch, vagrant=box_list(*architectures))
