@@ -140,7 +140,7 @@ def routes_lead_to_every_node(cluster: Cluster, node: Node) -> Finding | None:
             return Finding(
                 node.name, f"no route to {cidr}, the Pods of {name}", "lab kubectl -- logs -n kube-flannel -l app=flannel --tail=20"
             )
-    for pod in _dns_pods(cluster):
+    for pod in filter(_is_ready, _dns_pods(cluster)):  # that others do not answer is no matter of routes
         address = pod["status"].get("podIP", "")
         if not node.run(f"curl -sf -o /dev/null --max-time 3 http://{address}:8181/ready").ok:
             place = pod["spec"].get("nodeName")
@@ -152,24 +152,39 @@ def routes_lead_to_every_node(cluster: Cluster, node: Node) -> Finding | None:
     return None
 
 
+# Two that every cluster has: without the first no Pod reaches the API, without the second none finds a name.
+SERVICES = (("default", "kubernetes", 443, "tcp"), ("kube-system", "kube-dns", 53, "udp"))
+
+
 def proxy_has_rules(cluster: Cluster, node: Node) -> Finding | None:
-    """Do the node's own rules turn the address of the DNS Service into one of its Pods? The tracer reads them as the kernel would."""
-    service = cluster.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"]
-    pods = {pod["status"].get("podIP") for pod in _dns_pods(cluster)}
-    if cluster.record.options.get("proxy_mode") == "nftables":
-        said = node.run(f"nft list table ip kube-proxy | grep -c {service}").stdout.strip()
-        return None if said not in ("", "0") else Finding(node.name, f"table kube-proxy does not know {service}", _PROXY_LOGS)
+    """Do the node's own rules turn a Service's address into one of its endpoints? The tracer reads them as the kernel would."""
     from lab_utils.trace import Packet, trace
 
-    found = trace(node.iptables(), Packet(node.ip, service, 53, protocol="udp"), local_addresses=[node.ip], origin="local")
-    reached = {destination.address.rpartition(":")[0] for destination in found.destinations}
-    if reached and reached <= pods:
-        return None
-    seen = f"its rules send {service} to {', '.join(sorted(reached)) or 'nowhere'}; the Pods are {', '.join(sorted(filter(None, pods)))}"
-    return Finding(node.name, seen, _PROXY_LOGS)
+    if cluster.record.options.get("proxy_mode") == "nftables":
+        from lab_utils.nft import parse
+
+        said = node.run("nft -j list table ip kube-proxy")
+        if not said.ok:
+            return Finding(node.name, "there is no table kube-proxy", _PROXY_LOGS)
+        rules: Any = parse(said.stdout)
+    else:
+        rules = node.iptables()
+    for namespace, name, port, protocol in SERVICES:
+        address = cluster.get("service", name, "-n", namespace)["spec"]["clusterIP"]
+        endpoints = _ready_endpoints(cluster, namespace, name)
+        found = trace(rules, Packet(node.ip, address, port, protocol=protocol), local_addresses=[node.ip], origin="local")
+        reached = {destination.address.rpartition(":")[0] for destination in found.destinations}
+        if endpoints and not (reached and reached <= endpoints):  # where there is none, there is nowhere to lead to
+            where = ", ".join(sorted(reached)) or "nowhere"
+            return Finding(node.name, f"its rules send {address} ({name}) to {where}, not to {', '.join(sorted(endpoints))}", _PROXY_LOGS)
+    return None
 
 
 def names_are_resolved(cluster: Cluster, node: Node) -> Finding | None:
+    servers = _dns_pods(cluster)
+    if not any(map(_is_ready, servers)):
+        states = "; ".join(f"{pod['metadata']['name']} is {_state(pod)}" for pod in servers)
+        return Finding(node.name, f"no Pod of CoreDNS is ready: {states or 'there is none'}", _DNS_LOGS)
     server = cluster.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"]
     said = node.run(f"dig +short +time=2 +tries=2 @{server} kubernetes.default.svc.cluster.local")
     answer = said.stdout.strip()
@@ -179,7 +194,7 @@ def names_are_resolved(cluster: Cluster, node: Node) -> Finding | None:
     return Finding(
         node.name,
         f"{server} answers {answer or 'nothing'} for kubernetes.default, not {expected}",
-        "lab kubectl -- logs -n kube-system -l k8s-app=kube-dns",
+        _DNS_LOGS,
     )
 
 
@@ -190,6 +205,7 @@ def _runtime_says(node: Node, condition: str) -> str:
     return "" if found.get("status") else str(found.get("message") or "it does not say why")
 
 
+_DNS_LOGS = "lab kubectl -- describe pods -n kube-system -l k8s-app=kube-dns; lab kubectl -- logs -n kube-system -l k8s-app=kube-dns"
 _PROXY_LOGS = "lab kubectl -- logs -n kube-system -l k8s-app=kube-proxy --tail=20"
 
 LAYERS: list[tuple[str, str, Look]] = [
@@ -207,6 +223,24 @@ LAYERS: list[tuple[str, str, Look]] = [
 def _dns_pods(cluster: Cluster) -> list[dict[str, Any]]:
     items = cluster.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"]
     return [pod for pod in items if not pod["metadata"].get("deletionTimestamp")]
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
+
+
+def _state(pod: dict[str, Any]) -> str:
+    """What keeps it from being ready, in Kubernetes' own word."""
+    for each in pod["status"].get("containerStatuses", []):
+        if reason := each.get("state", {}).get("waiting", {}).get("reason"):
+            return str(reason)
+    return str(pod["status"].get("phase", "Unknown"))
+
+
+def _ready_endpoints(cluster: Cluster, namespace: str, service: str) -> set[str]:
+    slices = cluster.get("endpointslices", "-n", namespace, "-l", f"kubernetes.io/service-name={service}")["items"]
+    endpoints = [each for one in slices if one["addressType"] == "IPv4" for each in one.get("endpoints") or []]
+    return {address for each in endpoints if each.get("conditions", {}).get("ready", True) for address in each["addresses"]}
 
 
 def _last(text: str) -> str:

@@ -15,6 +15,7 @@ from lab_utils.artifacts.chroot import alone, in_root, need_root
 from lab_utils.artifacts.programs import arch
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import pinned
+from lab_utils.artifacts.words import failed
 from lab_utils.errors import ArtifactFailed, CommandFailed, HostLacks
 from lab_utils.host.packages import how_to_install
 from lab_utils.paths import repo_dir, root_cache_dir
@@ -123,8 +124,8 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
         argv = ["debootstrap", "--variant=minbase", f"--keyring={KEYRING}", f"--include={','.join(packages())}", suite, str(root)]
     code = follow([*alone(), "--mount-proc", *argv], line, env={"TMPDIR": str(root.parent)})
     if code != 0:
-        errors = [text for text in said if text.startswith(("E:", "W:", "dpkg:"))] or said
-        raise ArtifactFailed("installing Debian failed:\n" + "\n".join(errors[-8:]), "Is your Debian mirror reachable?")
+        reasons = [text for text in said if text.startswith(("E:", "dpkg:"))]
+        raise failed("installing Debian failed", said, "Is your Debian mirror reachable?", reason=reasons[0] if reasons else "")
 
 
 def lists(debian: Path, suite: str, progress: Progress) -> Path:
@@ -165,7 +166,7 @@ def closure(debian: Path, wanted: Iterable[str], apt: Path) -> list[Deb]:
     try:
         lines = in_root(debian / "root", ["sh", "-c", 'mkdir -p /tmp/none/partial; exec "$@"', "apt", *argv], binds={apt: "/mnt/apt"})
     except CommandFailed as problem:
-        raise ArtifactFailed(f"Debian packages cannot be resolved: {problem.stdout.splitlines()[-1:]}") from None
+        raise failed("Debian packages cannot be resolved", problem.stdout.splitlines()) from None
     return parse_uris(lines)
 
 
@@ -200,7 +201,7 @@ def fetch_debs(debian: Path, wanted: Iterable[str], apt: Path, progress: Progres
 
 
 def _no_mirror(what: str, problem: CommandFailed) -> ArtifactFailed:
-    return ArtifactFailed(f"{what}:\n" + "\n".join(problem.stdout.splitlines()[-5:]), "Is your Debian mirror reachable?")
+    return failed(what, problem.stdout.splitlines(), "Is your Debian mirror reachable?")
 
 
 def _resolver() -> dict[Path, str]:

@@ -13,7 +13,8 @@ from lab_utils.artifacts.chroot import in_root, need_root
 from lab_utils.artifacts.noderoot import bin_dir, node_root
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import pinned
-from lab_utils.errors import ArtifactFailed, CommandFailed
+from lab_utils.artifacts.words import failed
+from lab_utils.errors import CommandFailed
 from lab_utils.paths import root_cache_dir
 from lab_utils.progress import Progress
 
@@ -48,7 +49,7 @@ def image_store(progress: Progress) -> Path:
                     on_line=lambda line: progress.now(line) if line.startswith("import ") else None,
                 )
             except CommandFailed as problem:
-                raise ArtifactFailed(f"importing images failed:\n{problem.stdout}", "Run the command again") from None
+                raise failed("importing images failed", problem.stdout.splitlines(), "Run the command again") from None
             for path in shelf.iterdir():
                 path.unlink()
             shelf.rmdir()

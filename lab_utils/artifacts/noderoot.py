@@ -8,7 +8,8 @@ from lab_utils.artifacts import debian, programs, store
 from lab_utils.artifacts.chroot import in_root, need_root
 from lab_utils.artifacts.store import Provenance
 from lab_utils.artifacts.versions import pinned
-from lab_utils.errors import ArtifactFailed, CommandFailed
+from lab_utils.artifacts.words import failed
+from lab_utils.errors import CommandFailed
 from lab_utils.paths import cache_dir, root_cache_dir
 from lab_utils.progress import Progress
 from lab_utils.run import run
@@ -64,7 +65,7 @@ def _provision(root: Path, binaries: Path, progress: Progress) -> None:
             binds = {binaries: "/mnt/bin", folder: "/mnt/provision"}
             in_root(root, [f"/mnt/provision/{script.name}"], binds=binds, env=_environment(), writable=True)
         except CommandFailed as problem:
-            raise ArtifactFailed(f"{script.name} failed in the nodes' root:\n{problem.stdout}") from None
+            raise failed(f"{script.name} failed in the nodes' root", problem.stdout.splitlines()) from None
     # apt stays usable, but its lists (some 60 MB) are old by the time that anybody asks: `apt-get update` brings new ones.
     for path in (root / "var/lib/apt/lists").glob("*_*"):
         path.unlink()

@@ -15,13 +15,22 @@ BUILD_GB = 7.0  # the go command's own caches and the programs
 ROOT_GB = 5.0  # Debian, images, and the image store
 
 
+def wanted() -> dict[Path, float]:
+    """Gigabytes for what is not in the caches yet. The programs of images count only with the images: where those can be pulled, nothing
+    else has them."""
+    images = store.all_under(root_cache_dir() / "imagestore")
+    programs_of_nodes = all(store.read(programs.entry(pinned().program(name))) for name in programs.NODE_PROGRAMS)
+    return {
+        **({} if images and programs_of_nodes else {cache_dir(): BUILD_GB}),
+        **({} if images else {root_cache_dir(): ROOT_GB}),
+    }
+
+
 def check() -> None:
     """Raises HostLacks when the disk has too little room for what is not in the cache yet."""
     wants: dict[int, tuple[float, Path]] = {}
-    if not all(store.read(programs.entry(program)) for program in pinned().programs.values() if program.component == "kubernetes"):
-        _want(wants, cache_dir(), BUILD_GB)
-    if not store.all_under(root_cache_dir() / "imagestore"):
-        _want(wants, root_cache_dir(), ROOT_GB)
+    for place, gigabytes in wanted().items():
+        _want(wants, place, gigabytes)
     for gigabytes, path in wants.values():
         free = shutil.disk_usage(path).free / 1e9
         if free < gigabytes:

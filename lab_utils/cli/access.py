@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,13 @@ import click
 
 from lab_utils.cli.clusters import name_option
 from lab_utils.cluster import ClusterRecord, NodeRecord, load_record, past_proxies, the_obvious_one
-from lab_utils.errors import BadInput, HostLacks
+from lab_utils.errors import BadInput, HostLacks, Unhealthy
 
+# $0 is the unit, $1 what to say if neither systemd nor the journal knows of it, and the rest the command that reads its journal.
+KNOWN = """
+systemctl cat "$0" >/dev/null 2>&1 || journalctl -q -n 1 -u "$0" | grep -q . || { echo "$1" >&2; exit 2; }
+shift; exec "$@"
+"""
 PASS_ON = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
@@ -31,7 +37,7 @@ def ssh(name: str | None, node: str, command: tuple[str, ...]) -> None:
     """A shell on NODE, or one command there: lab ssh w1 -- crictl ps"""
     record = _record(name)
     words = command[1:] if command[:1] == ("--",) else command
-    _become(ssh_command(record, _node(record, node), list(words)))
+    _become(ssh_command(record, _listening(record, node), list(words)))
 
 
 @click.command(context_settings=PASS_ON)
@@ -53,7 +59,24 @@ def logs(name: str | None, follow: bool, node: str, unit: str | None) -> None:
     """The journal of NODE, or of one UNIT there (kubelet, containerd)."""
     record = _record(name)
     words = ["journalctl", "--no-pager", *(["-u", unit] if unit else []), *(["-f"] if follow else ["-n", "200"])]
-    _become(ssh_command(record, _node(record, node), words))
+    if unit:  # of one that it never heard of, journalctl says that there is nothing, and calls that a success
+        words = ["sh", "-c", KNOWN, unit, f"lab: node {node} has no unit {unit!r}. It has: lab ssh {node} -- systemctl list-units", *words]
+    _become(ssh_command(record, _listening(record, node), words))
+
+
+def _listening(record: ClusterRecord, name: str) -> NodeRecord:
+    """The node, if anybody is there. ssh would say so in its own words, and end with a code of its own."""
+    node = _node(record, name)
+    if "key" in node.access:
+        try:
+            door = (node.access.get("address", node.ip), node.access.get("port", 22))
+            socket.create_connection(door, timeout=10 * node.patience).close()
+        except OSError as error:
+            raise Unhealthy(
+                f"node {name} of cluster {record.name!r} does not answer ({error.strerror or error})",
+                f"`lab status` says which nodes run; `lab up --name {record.name}` starts those that do not",
+            ) from None
+    return node
 
 
 def ssh_command(record: ClusterRecord, node: NodeRecord, words: list[str]) -> list[str]:

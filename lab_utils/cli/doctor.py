@@ -27,7 +27,7 @@ def doctor(as_json: bool, provenance: bool) -> None:
         return
     found = [provider(name).usability() for name in PROVIDERS]
     best = next((each.name for each in in_order(found)), None)
-    report = {"providers": [asdict(each) for each in found], "recommended": best, "needs": needs(), "has": has()}
+    report = {"providers": [asdict(each) for each in found], "recommended": best, "needs": needs(best), "has": has()}
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:
@@ -36,11 +36,13 @@ def doctor(as_json: bool, provenance: bool) -> None:
         sys.exit(2)
 
 
-def needs() -> dict[str, Any]:
-    """What a cluster of the default size (three nodes) takes."""
+def needs(provider: str | None) -> dict[str, Any]:
+    """What a cluster of the default size (three nodes) takes, and what the caches still want before the first one."""
+    from lab_utils.artifacts import space
     from lab_utils.providers.embedded import MEGABYTES_OF_DISK, MEGABYTES_PER_NODE
 
-    return {"memory_mb": 3 * MEGABYTES_PER_NODE, "disk_mb": MEGABYTES_OF_DISK}
+    first = int(1000 * sum(space.wanted().values())) if provider == "embedded" else 0
+    return {"memory_mb": 3 * MEGABYTES_PER_NODE, "disk_mb": MEGABYTES_OF_DISK + first, "disk_once_mb": first}
 
 
 def has() -> dict[str, Any]:
@@ -70,7 +72,8 @@ def show(report: dict[str, Any]) -> None:
     need, have = report["needs"], report["has"]
     memory = f"{need['memory_mb']} MB of memory (of {have['memory_mb']})"
     disk = f"{need['disk_mb']} MB of disk ({have['disk_mb']} free)"
-    click.echo(f"   a cluster of three nodes uses up to {memory} and {disk}")
+    first = f"; {need['disk_once_mb']} MB of that are for the first one" if need["disk_once_mb"] else ""
+    click.echo(f"   a cluster of three nodes uses up to {memory} and {disk}{first}")
     best = report["recommended"]
     click.echo(
         f"   start with: lab up{'' if best == 'embedded' else f' --provider {best}'}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab_utils.embedded import forward, network, state
+from lab_utils.embedded import cgroups, forward, network, state
 from lab_utils.embedded.state import State
 
 # Keys of State.host_before that are no files below /proc/sys.
@@ -38,6 +38,7 @@ def remember(known: State, outside: str) -> None:
         BRIDGE_NETFILTER: network.bridge_netfilter(),
         str(INOTIFY): INOTIFY.read_text().strip(),
     }
+    said |= {str(file): file.read_text().strip() for file in cgroups.dividing()}
     if outside:
         file = network.forwarding(outside)
         said[str(file)] = file.read_text().strip()
@@ -62,6 +63,9 @@ def give_back(known: State, keys: Iterable[str]) -> None:
         elif key == BRIDGE_NETFILTER:
             if said == "not loaded":
                 network.unload_bridge_netfilter()
+        elif Path(key).name == cgroups.CONTROL:
+            if Path(key).exists():
+                cgroups.keep_back(Path(key), said)
         elif _still_ours(Path(key)):
             Path(key).write_text(said)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lab_utils.run import run
 
 ROOT = Path("/sys/fs/cgroup")
 V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
+CONTROL = "cgroup.subtree_control"
 NEEDED_ON_V2 = ("cpu", "cpuset", "io", "memory", "pids")
 
 
@@ -163,12 +165,29 @@ def _below(group: Path) -> list[Path]:
     return [Path(folder) for folder, _, _ in os.walk(group)][1:] if group.is_dir() else []
 
 
+def dividing() -> list[Path]:
+    """The files in which `place` may let the groups on the way up hand controllers to their children; the lowest first. On v1 and under
+    systemd there are none."""
+    if version() == "v1" or under_systemd():
+        return []
+    mine = own_groups(Path("/proc/self/cgroup").read_text())
+    group = ROOT / mine.get("", "/").lstrip("/")
+    return [one / CONTROL for one in (group, *group.parents) if one.is_relative_to(ROOT) and (one / CONTROL).exists()]
+
+
+def keep_back(control: Path, before: str) -> None:
+    """Take from a group's children what it did not hand to them before. Where they make use of it meanwhile, the kernel keeps it."""
+    for name in set(control.read_text().split()) - set(before.split()):
+        with suppress(OSError):
+            control.write_text(f"-{name}")
+
+
 def _delegating_ancestor(group: Path) -> Path:
     """The nearest group above (or at) ours that gives, or can be made to give, its children what a node needs."""
     for candidate in [group, *group.parents]:
         if candidate == ROOT.parent:
             break
-        control = candidate / "cgroup.subtree_control"
+        control = candidate / CONTROL
         try:
             missing = set(NEEDED_ON_V2) - set(control.read_text().split())
             if missing:

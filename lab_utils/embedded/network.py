@@ -198,8 +198,9 @@ def index_of(cluster: str) -> int:
 
 
 def nameservers() -> list[str]:
-    """Name servers that a node can reach too: one on the host's loopback is of no use to it."""
-    for file in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
+    """Name servers that a node can reach too: one on the host's loopback is of no use to it. Where /etc/resolv.conf names that one alone,
+    systemd-resolved and NetworkManager (for its dnsmasq) keep the real ones in files beside it."""
+    for file in map(Path, ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf", "/run/NetworkManager/no-stub-resolv.conf")):
         try:
             found = parse_nameservers(file.read_text())
         except OSError:
@@ -209,6 +210,14 @@ def nameservers() -> list[str]:
     return []
 
 
+def names_stay_inside() -> bool:
+    """Has this machine a name server, and none that nodes could reach?"""
+    try:
+        return "nameserver" in Path("/etc/resolv.conf").read_text() and not nameservers()
+    except OSError:
+        return False
+
+
 def parse_nameservers(text: str) -> list[str]:
     words = [line.split() for line in text.splitlines()]
     servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
@@ -216,9 +225,9 @@ def parse_nameservers(text: str) -> list[str]:
 
 
 def _reachable(server: str) -> bool:
-    """By a node, whose loopback is another. What is no address at all, the resolver passes over as well."""
+    """By a node, whose loopback is another, and which has IPv4 alone. What is no address at all, the resolver passes over as well."""
     try:
-        return not ipaddress.ip_address(server.partition("%")[0]).is_loopback
+        return not ipaddress.IPv4Address(server).is_loopback
     except ValueError:
         return False
 

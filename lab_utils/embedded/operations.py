@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_utils import unshare
+from lab_utils.artifacts.names import loaded
 from lab_utils.embedded import borrowed, cgroups, kubeadm, network, node, pristine, state
 from lab_utils.embedded.bootstrap import bootstrap, kubeconfig_file, write
 from lab_utils.embedded.borrowed import INOTIFY, INOTIFY_ENOUGH
@@ -31,6 +32,11 @@ from lab_utils.together import each
 CONFINED = (
     "this machine's AppArmor takes all rights from what `unshare` starts, on the nodes, too: who wants it in labs lifts that by "
     "sudo apparmor_parser -R /etc/apparmor.d/unshare-userns-restrict"
+)
+
+LOOPBACK_NAMES = (
+    "this machine asks a name server on its own loopback, which nodes cannot reach: in Pods, names of the outside do not resolve. "
+    "Let /etc/resolv.conf name one of your network, too, or let yours listen on another address"
 )
 
 
@@ -90,6 +96,8 @@ def up(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
             new = _plan(request)
         if unshare.is_confined():
             progress.note(CONFINED)
+        if network.names_stay_inside():
+            progress.note(LOOPBACK_NAMES)
         try:
             return _create(new, request, progress)
         except BaseException:
@@ -286,7 +294,7 @@ def _load(known: State, archive: Path, progress: Progress) -> dict[str, Any]:
 
     with progress.step(f"Loading {archive.name} on {', '.join(known.nodes)}"):
         each(known.nodes, load_on)
-    return {"images": sorted(_image_names(known, known.control_plane) - before)}
+    return {"images": loaded(archive, before, _image_names(known, known.control_plane))}
 
 
 def image(request: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -8,13 +8,12 @@ a power cut would, and that it recovers from (its write-ahead log and bbolt's tw
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab_utils.embedded.node import give_away, identity, inside, link_tree, place
+from lab_utils.embedded.node import give_away, identity, inside, link_tree, place, remove_tree
 from lab_utils.embedded.state import State
 from lab_utils.run import Result, run
 
@@ -38,15 +37,13 @@ def take(state: State, etcd_pid: int) -> None:
     """Make the copy; a half-made one is never taken for whole, for it gets its name last."""
     target = state.folder / "pristine"
     draft = state.folder / "pristine.new"
-    for folder in (target, draft):
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(target, draft)
     draft.mkdir()
     with frozen(etcd_pid):
         for node in state.nodes:
             copy_tree(state.node_dir(node) / "upper", draft / node)
     for node in state.nodes:
-        for path in NOT_KEPT:
-            shutil.rmtree(draft / node / path, ignore_errors=True)
+        remove_tree(*(draft / node / path for path in NOT_KEPT))
         (draft / f"{node}.subnet.env").write_text(inside(state, node, ["cat", SUBNET_ENV], check=False).stdout)
         for save in RESTORE:
             (draft / f"{node}.{save.split()[0]}").write_text(loadable(inside(state, node, save.split(), check=False).stdout))
@@ -93,8 +90,7 @@ def there(state: State) -> bool:
 def put_back(state: State, node: str) -> None:
     """Give a stopped node the files that it had right after `up`."""
     folder = state.node_dir(node)
-    for name in ("upper", "work"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    remove_tree(folder / "upper", folder / "work")
     (folder / "work").mkdir()
     copy_tree(state.folder / "pristine" / node, folder / "upper")
     for path, (text, mode) in identity(state, node).items():

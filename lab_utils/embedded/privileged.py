@@ -47,10 +47,10 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
     passed = {key: value for key, value in os.environ.items() if key.startswith(("LAB_", "GO", "PIP_")) or key.lower().endswith("_proxy")}
     passed["XDG_CACHE_HOME"] = str(cache_dir().parent)  # the user's own cache; what root adds to it is given back to the user
     passed["PATH"] = os.environ["PATH"]
-    if subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode != 0:
-        progress.note(f"sudo may ask for your password: root is needed for {WHY}")
+    _say_why(progress)
     words = [
         "sudo",
+        f"--prompt=[sudo] password for %p (root is needed for {WHY}): ",
         "--",
         "env",
         *(f"{key}={value}" for key, value in passed.items()),
@@ -61,6 +61,16 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
         "lab_utils.embedded.privileged",
     ]
     return _converse(words, {"operation": operation, "request": request}, progress)
+
+
+_told: list[Progress] = []
+
+
+def _say_why(progress: Progress) -> None:
+    """Once, where this can be heard at all; who is asked for a password reads it again there."""
+    if not any(progress is one for one in _told):
+        _told.append(progress)
+        progress.note(f"root is needed for {WHY}: by sudo")
 
 
 def asking() -> list[int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lab_utils.artifacts.machine import debian_name
+from lab_utils.artifacts.names import loaded
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
 from lab_utils.kind import bootstrap, docker, ports, settings
@@ -198,7 +199,7 @@ class Kind:
         before = bootstrap.image_names(node)
         with progress.step(f"Loading {archive.name} on {', '.join(each.name for each in record.nodes)}"):
             bootstrap.load(record, archive)
-        return sorted(bootstrap.image_names(node) - before)
+        return loaded(archive, before, bootstrap.image_names(node))
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node) if "key" in node.access else KindNode(node)  # a grader's sandbox reaches it by the grader's ssh

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lab_utils.artifacts.names import loaded
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.errors import BadInput, CommandFailed, HostLacks, LabError, Unhealthy
 from lab_utils.kubeconfig import access, config, objects
@@ -164,15 +165,16 @@ class Kubeconfig:
                 f"images cannot be loaded into cluster {record.name!r} without access to its nodes",
                 "Push them to a registry that it pulls from, or allow --node-access debug",
             )
-        found: set[str] = set()
+        old: set[str] = set()
+        new: set[str] = set()
         for each in record.nodes:
             node = self.node(record, each)
             with progress.step(f"Loading {archive.name} on {each.name}"):
                 list_all = ["ctr", "-n", "k8s.io", "images", "list", "-q"]
-                before = set(node.run(list_all, check=True).stdout.split())
+                old |= set(node.run(list_all, check=True).stdout.split())
                 node.run(["ctr", "-n", "k8s.io", "images", "import", "-"], input=archive.read_bytes(), timeout=900, check=True)
-                found |= set(node.run(list_all, check=True).stdout.split()) - before
-        return sorted(found)
+                new |= set(node.run(list_all, check=True).stdout.split())
+        return loaded(archive, old, new)
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         if "key" in node.access:  # a grader's sandbox reaches it by the grader's ssh

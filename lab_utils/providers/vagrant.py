@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from lab_utils.artifacts.machine import arch
+from lab_utils.artifacts.names import loaded
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Progress
@@ -238,7 +239,7 @@ class Vagrant:
 
         with progress.step(f"Loading {archive.name} on {', '.join(node.name for node in nodes)}"):
             each(nodes, load_on, give_up=Node.close)  # a transfer ends with its connection
-        return sorted(_images(nodes[0]) - before)
+        return loaded(archive, before, _images(nodes[0]))
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node)

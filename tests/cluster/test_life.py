@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab_utils.cluster import Cluster, cluster_dir, known_clusters
+from lab_utils.diagnose import walk
 from lab_utils.embedded import pristine, state
 from lab_utils.embedded.gate import proxy_has_synced
 from lab_utils.paths import root_state_dir
@@ -83,6 +84,11 @@ def test_two_clusters_side_by_side_and_nothing_left_of_the_second(cluster: Clust
         assert "table ip kube-proxy" in made.node("w1").run("nft list tables").stdout
         dns = made.get("service", "kube-dns", "-n", "kube-system")["spec"]["clusterIP"]
         assert made.node("cp").run(f"dig +short @{dns} kubernetes.default.svc.cluster.local").stdout.strip() == "10.96.0.1"
+        assert all(layer.ok for layer in walk(made))
+        made.node("w1").run("nft delete element ip kube-proxy service-ips '{ 10.96.0.10 . udp . 53 }'", check=True)
+        *_, last = walk(made)
+        seen = [found.seen for found in last.findings]
+        assert last.layer == "kube-proxy" and seen[0].startswith("its rules send 10.96.0.10 (kube-dns) to nowhere, not to 10.244."), seen
         # The same command again finds it made, and makes nothing.
         again = provider("embedded").up(ClusterSpec(second, workers=1), progress)
         assert [node.ip for node in again.nodes] == [node.ip for node in made.nodes]

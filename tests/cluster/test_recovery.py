@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -56,6 +57,10 @@ def test_a_killed_node_is_named_and_started_again(cluster: Cluster, progress: Pr
     cluster.wait(lambda: not next(node for node in chosen.status(cluster.record) if node.name == "w2").running, timeout=20)
     running = {node.name: node.running for node in chosen.status(cluster.record)}
     assert running == {"cp": True, "w1": True, "w2": False}
+    for words in (["ssh", "w2", "--", "true"], ["logs", "w2"]):
+        said = run([sys.executable, "-m", "lab_utils", words[0], "--name", cluster.name, *words[1:]], check=False)
+        assert said.code == 1 and said.stderr.startswith(f"lab: node w2 of cluster '{cluster.name}' does not answer ("), said.stderr
+        assert len(said.stderr.splitlines()) == 1
     run(["ip", "-n", known.plan.netns("w2"), "link", "delete", "eth0"])  # as if a start had been killed while it wired the node
     chosen.up(ClusterSpec(cluster.name, workers=2), progress)
     assert all(node.running and node.ready for node in chosen.status(cluster.record))
@@ -78,6 +83,19 @@ def test_a_broken_layer_is_named_with_its_evidence(cluster: Cluster) -> None:
     assert seen[0][1].startswith("containerd has not taken up /etc/cni/net.d/10-flannel.conflist: ")
     node.run("systemctl restart containerd", check=True)
     cluster.wait("node/w1 condition=Ready", timeout=60)
+    all_layers_work(cluster)
+
+
+def test_a_dns_server_that_is_not_there_is_no_matter_of_routes_or_rules(cluster: Cluster) -> None:
+    dns = ["deployment/coredns", "-n", "kube-system"]
+    count = str(cluster.get(*dns)["spec"]["replicas"])
+    cluster.kubectl("scale", *dns, "--replicas=0")
+    try:
+        cluster.wait(lambda: not cluster.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"], timeout=90)
+        layer, seen = broken(cluster)
+        assert (layer, {what for _, what in seen}) == ("DNS", {"no Pod of CoreDNS is ready: there is none"})
+    finally:
+        cluster.kubectl("scale", *dns, f"--replicas={count}")
     all_layers_work(cluster)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.embedded import borrowed, forward, network, operations, state
+from lab_utils.embedded import borrowed, cgroups, forward, network, operations, state
 from lab_utils.embedded.state import State
 
 
@@ -179,3 +179,29 @@ def test_a_firewall_that_came_later_is_noticed(host: Host) -> None:
     assert host.opened[-1] == ("wlan0", True)
     host.closed = False
     assert up().forward_rules, "our two rules are there, and have to be removed"
+
+
+def test_controllers_that_groups_hand_to_their_children_are_kept_back_by_the_last(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control group as the kernel shows it (cgroup-v2.rst): what is written to it begins with + or -, what is read does not."""
+
+    class Control(type(host.folder)):  # type: ignore[misc]
+        def write_text(self, text: str) -> int:
+            names = set(self.read_text().split())
+            for word in text.split():
+                names = names | {word[1:]} if word[0] == "+" else names - {word[1:]}
+            with self.open("w") as file:
+                return int(file.write(" ".join(sorted(names))))
+
+    group = host.folder / "group"
+    group.mkdir()
+    control = Control(group / cgroups.CONTROL)
+    Path(control).write_text("pids")
+    monkeypatch.setattr(cgroups, "dividing", lambda: [control])
+    monkeypatch.setattr(borrowed, "Path", Control)
+    up("one")
+    control.write_text("+cpu +memory")  # as `cgroups.place` does for its first node
+    up("two")
+    down("one")
+    assert control.read_text() == "cpu memory pids", "another cluster stands on it"
+    down("two")
+    assert control.read_text() == "pids"

@@ -145,15 +145,27 @@ def test_whatever_ends_the_users_process_the_other_side_cleans_up(how: signal.Si
     appears(tmp_path / "clean")
 
 
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, what: str) -> None:
+        self.notes.append(what)
+
+
 def test_the_way_leads_through_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `sudo` that lets everybody through, and says what it was asked for."""
     sudo = tmp_path / "bin/sudo"
     sudo.parent.mkdir()
-    sudo.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n[ "$1" = -n ] && exit 0\nshift\nexec "$@"\n')
+    sudo.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nuntil [ "$1" = env ]; do shift; done\nexec "$@"\n')
     sudo.chmod(0o755)
     monkeypatch.setenv("PATH", f"{sudo.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("LAB_STATE", str(tmp_path / "state"))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert privileged.perform("status", {"name": "nobodys"}, Silent()) == {"nodes": []}
+    heard = Heard()
+    for _ in range(2):
+        assert privileged.perform("status", {"name": "nobodys"}, heard) == {"nodes": []}
+    assert heard.notes == [f"root is needed for {privileged.WHY}: by sudo"], "once is enough"
     asked = (tmp_path / "asked").read_text()
+    assert f"password for %p (root is needed for {privileged.WHY}): " in asked, "a command that shows no progress is asked for one, too"
     assert f"LAB_STATE={tmp_path}/state" in asked and "-B -P -m lab_utils.embedded.privileged" in asked
