@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab_utils import unshare
-from lab_utils.embedded import cgroups
+from lab_utils.embedded import cgroups, slow
 from lab_utils.embedded.network import nameservers
 from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
@@ -85,6 +85,7 @@ def identity(state: State, node: str) -> dict[str, tuple[str, int]]:
             "[Service]\nExecStartPre=/bin/sh -c 'for tree in /sys/fs/cgroup/*/; do mkdir -p $${tree}kubelet; done'\n",
             0o644,
         )
+    files |= {path.lstrip("/"): (text, 0o644) for path, text in slow.units(patience()).items()}
     config = (Path(state.lower) / "etc/containerd/config.toml").read_text()
     lower_oom = may_lower_oom() and not state.first_id(node)
     files["etc/containerd/config.toml"] = (containerd_config(config, v2=cgroups.version() == "v2", may_lower_oom=lower_oom), 0o644)

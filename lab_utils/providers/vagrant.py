@@ -79,10 +79,12 @@ class Vagrant:
             made.remember()
             record = self._boot(record, made, progress)
             nodes = [self.node(record, each) for each in record.nodes]
+            work = Bootstrap(record, nodes, record.options["patience"], progress)
+            work.calm()
             for archive in cached_images(_images(nodes[0]), progress).values():
                 self.load(record, archive, progress)
             if not spec.bare:
-                Bootstrap(record, nodes, record.options["patience"], progress).init()
+                work.init()
             record = self._snapshot(record, made, progress)
         except BaseException:
             # A failed or interrupted `up` leaves nothing, but for the logs that say why.

@@ -61,6 +61,17 @@ class Bootstrap:
     def workers(self) -> Sequence[Node]:
         return self.nodes[1:]
 
+    def calm(self) -> None:
+        """What emulated machines are told before anything of Kubernetes runs there."""
+        if files := slow.units(self.patience):
+
+            def tell(node: Node) -> None:
+                for path, text in files.items():
+                    node.put(text.encode(), path)
+                node.run("systemctl daemon-reexec && systemctl try-restart containerd kubelet", timeout=120, check=True)
+
+            each(self.nodes, tell)
+
     def init(self) -> None:
         """From machines with the packages to a cluster whose Pods reach each other."""
         cp = self.control_plane

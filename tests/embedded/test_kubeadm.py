@@ -52,6 +52,10 @@ def test_where_everything_is_slow_kubelet_gives_the_control_plane_more_time_to_a
     patches = {name: yaml.safe_load(text)["spec"]["containers"][0] for name, text in slow.patches(20).items()}
     assert {name.removesuffix("+strategic.yaml") for name in patches} == set(slow.PROBES)
     assert patches["kube-apiserver+strategic.yaml"]["livenessProbe"]["timeoutSeconds"] == 300
+    assert all(patch["env"] == [{"name": "GOMAXPROCS", "value": "1"}] for patch in patches.values())
+    assert not slow.units(1)
+    assert {"name": "watch-progress-notify-interval", "value": "60s"} in slowly["ClusterConfiguration"]["etcd"]["local"]["extraArgs"]
+    assert slow.units(20) == {slow.UNITS: "[Manager]\nDefaultEnvironment=GOMAXPROCS=1\n"}
     # kubeadm gives it none, and a patch would make one that asks nothing, which no API server takes.
     assert "readinessProbe" not in patches["kube-controller-manager+strategic.yaml"]
     assert slowly["KubeletConfiguration"]["runtimeRequestTimeout"] == "2400s"
