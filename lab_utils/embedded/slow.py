@@ -50,8 +50,8 @@ def relax(init: dict[str, Any], cluster: dict[str, Any], kubelet: dict[str, Any]
     # There is one control plane, and nobody else who could lead.
     for component in ("controllerManager", "scheduler"):
         arguments(cluster, component).append({"name": "leader-elect", "value": "false"})
-    # etcd has no other member to hear from, and looks for one ten times a second; every five it tells each of a hundred watchers that
-    # nothing has happened.
+    # etcd has no other member to hear from, and looks for one ten times a second; every five it tells each watcher that nothing has
+    # happened.
     etcd = cluster.setdefault("etcd", {}).setdefault("local", {}).setdefault("extraArgs", [])
     etcd += [
         {"name": "heartbeat-interval", "value": "1000"},

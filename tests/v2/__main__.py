@@ -55,7 +55,7 @@ def prove(folder: Path, accelerator: str, bare: bool) -> int:
         raise HostLacks(f"{SPACE} GB of disk are needed below {folder.parent}, and {free} GB are free", "Make room")
     click.echo(
         f"A virtual machine is built from Debian packages and runs two clusters, by emulation unless told otherwise.\n"
-        f"It takes about half an hour, two processors, {machine.MEMORY} of memory and up to {SPACE} GB below {folder.parent}; "
+        f"It takes about three quarters of an hour, two processors, {machine.MEMORY} of memory and up to {SPACE} GB below {folder.parent}; "
         f"all of it is given back at the end."
     )
     made = guest.make(folder, Console())
