@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab_utils.embedded.cgroups import own_groups
-from lab_utils.embedded.node import containerd_config, link_tree, place
+from lab_utils.embedded.node import containerd_config, link_tree, place, remove_tree
+from lab_utils.run import run
 
 CONFIG = "  restrict_oom_score_adj = false\n        SystemdCgroup = true\n"
 
@@ -72,3 +73,9 @@ def test_a_node_on_another_file_system_gets_a_copy(store: Path) -> None:
             pytest.skip("temporary files are on the same file system as /dev/shm")
         link_tree(store, target)
         assert {path.name: path.read_text() for path in target.iterdir()} == {"blob": "an image", "meta.db": "a database"}
+
+
+def test_a_tree_that_is_deeper_than_python_goes_is_removed(tmp_path: Path) -> None:
+    run(["sh", "-c", "for i in $(seq 1900); do mkdir d && cd d || exit 1; done"], cwd=tmp_path)
+    remove_tree(tmp_path / "d", tmp_path / "never-there")
+    assert not list(tmp_path.iterdir())
