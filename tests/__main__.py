@@ -12,13 +12,17 @@ import subprocess
 import sys
 import tempfile
 
-ALONE = os.environ.get("LAB_TEST_PROVIDER") == "kubeconfig" or "LAB_TEST_CLUSTER" in os.environ
+ALONE = os.environ.get("LAB_TEST_PROVIDER") == "kubeconfig" or bool(os.environ.get("LAB_TEST_CLUSTER"))
 PYTEST = [sys.executable, "-m", "pytest", "--durations=15"]
 
 
 def main() -> int:
     if ALONE:
-        return max(subprocess.run([*PYTEST, "-m", line]).returncode for line in ("not beside", "beside"))
+        try:
+            codes = [subprocess.run([*PYTEST, "-m", line]).returncode for line in ("not beside", "beside")]
+        except KeyboardInterrupt:
+            return 130
+        return codes[0] or codes[1]
     with tempfile.TemporaryFile("w+") as said:
         beside = subprocess.Popen([*PYTEST, "-m", "beside"], stdout=said, stderr=subprocess.STDOUT)
         try:

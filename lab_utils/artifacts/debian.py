@@ -125,7 +125,7 @@ def _bootstrap(suite: str, root: Path, progress: Progress) -> None:
     code = follow([*alone(), "--mount-proc", *argv], line, env={"TMPDIR": str(root.parent)})
     if code != 0:
         reasons = [text for text in said if text.startswith(("E:", "dpkg:"))]
-        raise failed("installing Debian failed", said, "Is your Debian mirror reachable?", reason=reasons[0] if reasons else "")
+        raise failed("installing Debian failed", "\n".join(said), "Is your Debian mirror reachable?", reason=reasons[0] if reasons else "")
 
 
 def lists(debian: Path, suite: str, progress: Progress) -> Path:
@@ -166,7 +166,7 @@ def closure(debian: Path, wanted: Iterable[str], apt: Path) -> list[Deb]:
     try:
         lines = in_root(debian / "root", ["sh", "-c", 'mkdir -p /tmp/none/partial; exec "$@"', "apt", *argv], binds={apt: "/mnt/apt"})
     except CommandFailed as problem:
-        raise failed("Debian packages cannot be resolved", problem.stdout.splitlines()) from None
+        raise failed("Debian packages cannot be resolved", problem.stdout) from None
     return parse_uris(lines)
 
 
@@ -201,7 +201,7 @@ def fetch_debs(debian: Path, wanted: Iterable[str], apt: Path, progress: Progres
 
 
 def _no_mirror(what: str, problem: CommandFailed) -> ArtifactFailed:
-    return failed(what, problem.stdout.splitlines(), "Is your Debian mirror reachable?")
+    return failed(what, problem.stdout, "Is your Debian mirror reachable?")
 
 
 def _resolver() -> dict[Path, str]:

@@ -87,7 +87,7 @@ def _go_build(programs: Sequence[Program], go: Go, gomod: str, cgo: bool, tags: 
     watch = _Watch(progress, names)
     code = follow([*argv, *(program.package for program in programs)], watch.line, env=_env(go, cgo), cwd=where)
     if code != 0:
-        raise failed(f"building {names} failed", watch.lines, watch.mend())
+        raise failed(f"building {names} failed", "\n".join(watch.lines), watch.mend())
     for program in programs:
         (work / _default_name(program.package)).rename(out / program.name)
     shutil.rmtree(work)
@@ -167,7 +167,7 @@ def _module_dir(go: Go, workspace: Path, module: str, progress: Progress) -> Pat
     """Where the go command keeps a module's sources; they are downloaded when they are missing."""
     watch = _Watch(progress, module)
     if follow(go.argv("mod", "download", module), watch.line, env=_env(go, False), cwd=workspace) != 0:
-        raise failed(f"downloading {module} failed", watch.lines, watch.mend())
+        raise failed(f"downloading {module} failed", "\n".join(watch.lines), watch.mend())
     argv = go.argv("list", "-mod=readonly", "-m", "-f={{.Dir}}", module)
     return Path(run(argv, env=_env(go, False), cwd=workspace).stdout.strip())
 
@@ -177,7 +177,7 @@ def _compile_c(program: Program, go: Go, out: Path, progress: Progress) -> None:
     source = _module_dir(go, _workspace(go, program.gomod, progress), module, progress) / path
     result = run(["gcc", "-Os", "-Wall", "-static", "-s", f"-DVERSION=v{program.version}", "-o", out / program.name, source], check=False)
     if not result.ok:
-        raise failed(f"compiling {program.name} failed", result.stderr.splitlines(), "Install a C compiler: apt install gcc libc6-dev")
+        raise failed(f"compiling {program.name} failed", result.stderr, "Install a C compiler: apt install gcc libc6-dev")
 
 
 def _default_name(package: str) -> str:

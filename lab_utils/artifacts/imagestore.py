@@ -49,7 +49,7 @@ def image_store(progress: Progress) -> Path:
                     on_line=lambda line: progress.now(line) if line.startswith("import ") else None,
                 )
             except CommandFailed as problem:
-                raise failed("importing images failed", problem.stdout.splitlines(), "Run the command again") from None
+                raise failed("importing images failed", problem.stdout, "Run the command again") from None
             for path in shelf.iterdir():
                 path.unlink()
             shelf.rmdir()

@@ -65,7 +65,7 @@ def _provision(root: Path, binaries: Path, progress: Progress) -> None:
             binds = {binaries: "/mnt/bin", folder: "/mnt/provision"}
             in_root(root, [f"/mnt/provision/{script.name}"], binds=binds, env=_environment(), writable=True)
         except CommandFailed as problem:
-            raise failed(f"{script.name} failed in the nodes' root", problem.stdout.splitlines()) from None
+            raise failed(f"{script.name} failed in the nodes' root", problem.stdout) from None
     # apt stays usable, but its lists (some 60 MB) are old by the time that anybody asks: `apt-get update` brings new ones.
     for path in (root / "var/lib/apt/lists").glob("*_*"):
         path.unlink()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from lab_utils.errors import ArtifactFailed
 from lab_utils.run import last_line
 
 
-def failed(what: str, said: Sequence[str], mend: str = "", reason: str = "") -> ArtifactFailed:
+def failed(what: str, said: str, mend: str = "", reason: str = "") -> ArtifactFailed:
     """`reason` is the line that says why; the last one, unless the caller knows better."""
     handle, path = tempfile.mkstemp(prefix="lab-build-", suffix=".log")
     with os.fdopen(handle, "w") as file:
-        file.write("\n".join(said) + "\n")
+        file.write(said)
     Path(path).chmod(0o644)  # behind sudo it is root who writes, and a user who reads
     ways = [*([mend] if mend else []), f"All that was said is in {path}"]
-    return ArtifactFailed(f"{what}: {reason or last_line(chr(10).join(said))}", ". ".join(ways))
+    return ArtifactFailed(f"{what}: {reason or last_line(said)}", ". ".join(ways))

@@ -78,7 +78,7 @@ def place(unit: str) -> Place:
         launcher = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={scope}", "--slice=system.slice", "-p", "Delegate=yes", "--"]
         group = ROOT / "system.slice" / scope
         return Place([group], launcher, group)
-    group = _delegating_ancestor(ROOT / mine.get("", "/").lstrip("/")) / unit
+    group = _delegating_ancestor() / unit
     return Place([group], [], group)
 
 
@@ -182,17 +182,14 @@ def keep_back(control: Path, before: str) -> None:
             control.write_text(f"-{name}")
 
 
-def _delegating_ancestor(group: Path) -> Path:
+def _delegating_ancestor() -> Path:
     """The nearest group above (or at) ours that gives, or can be made to give, its children what a node needs."""
-    for candidate in [group, *group.parents]:
-        if candidate == ROOT.parent:
-            break
-        control = candidate / CONTROL
+    for control in dividing():
         try:
             missing = set(NEEDED_ON_V2) - set(control.read_text().split())
             if missing:
                 control.write_text(" ".join(f"+{name}" for name in sorted(missing)))
-            return candidate
+            return control.parent
         except OSError:
             continue
     raise HostLacks(

@@ -40,7 +40,7 @@ def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progre
     chosen = provider(cluster.provider)
     chosen.reset(cluster.name, progress)
     cluster.close()
-    pristine = everything(cluster)
+    pristine = everything(cluster, exactly=True)
     cluster.kubectl("create", "namespace", "litter")
     cluster.kubectl("create", "configmap", "litter", "-n", "kube-system")
     cluster.kubectl("delete", "deployment", "coredns", "-n", "kube-system")
@@ -49,7 +49,7 @@ def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progre
     cluster.node("w1").run("ip link add litter type bridge; ip route del default; iptables -I INPUT -p icmp -j DROP", check=True)
     chosen.reset(cluster.name, progress)
     cluster.close()
-    assert everything(cluster) == pristine
+    assert everything(cluster, exactly=True) == pristine
     assert not cluster.get("node", "w1")["spec"].get("taints")
     assert not cluster.node("w1").run("test -e /root/litter").ok
     assert cluster.node("w1").run("test -x /opt/cni/bin/flannel").ok

@@ -95,6 +95,7 @@ def sh_vagrant(learner: Learner, *words: str) -> None:
 def whole_life(learner: Learner, only: str) -> None:
     before = look()
     cluster: list[tuple[str, Callable[[Learner], object]]] = [
+        ("all nodes are Ready, at the addresses of their own network", nodes_ready),
         ("lab status", status),
         ("flannel's tunnel and the API are on the nodes' network, not on the way out", devices),
         ("every node answers lab ssh and lab logs, and has what labs look at", looks),
