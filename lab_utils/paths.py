@@ -31,7 +31,7 @@ def state_dir() -> Path:
 def root_state_dir() -> Path:
     """What root made for clusters on this machine. Names are shared by all users of it."""
     said = os.environ.get("LAB_STATE")
-    return Path(said).absolute() / "root" if said else Path("/var/lib") / APP
+    return Path(said).expanduser().absolute() / "root" if said else Path("/var/lib") / APP
 
 
 def repo_dir() -> Path:

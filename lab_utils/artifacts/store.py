@@ -63,12 +63,14 @@ def sha256(path: Path) -> str:
 
 
 def find(entry: Path, progress: Progress) -> Provenance | None:
-    """The entry's provenance when it is there and sound. A damaged one is removed, and said to be."""
+    """The entry's provenance when it is there and sound. A damaged one is removed, and said to be; root's is left to root."""
     known = read(entry)
     if known is None or not entry.exists():
         return None
     if _sound(entry, known):
         return known
+    if not os.access(entry.parent, os.W_OK):
+        return None
     progress.note(f"{known.component} in the cache is damaged, so it is made again")
     remove(entry)
     return None

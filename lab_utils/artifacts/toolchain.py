@@ -89,16 +89,23 @@ def _fetched(lacks: str, progress: Progress) -> Go:
 def _as_owner() -> list[str]:
     """However we end, what runs as somebody else does not go on alone."""
     owner = _owner()
-    user = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"] if owner else []
+    user = [f"--reuid={owner[0]}", f"--regid={owner[1]}", "--clear-groups"] if owner else []
     return ["setpriv", "--pdeathsig=KILL", *user, "--"]
 
 
 def _home_of_owner() -> dict[str, str]:
     owner = _owner()
-    return {"HOME": owner.pw_dir, "USER": owner.pw_name} if owner else {}
+    if not owner:
+        return {}
+    try:
+        known = pwd.getpwuid(owner[0])
+    except KeyError:  # in a container, a mounted cache may be owned by a number that has no name there
+        return {"HOME": str(cache_dir())}
+    return {"HOME": known.pw_dir, "USER": known.pw_name}
 
 
-def _owner() -> pwd.struct_passwd | None:
+def _owner() -> tuple[int, int] | None:
+    """User and group of the cache, where root works in somebody else's."""
     store.make_dir(cache_dir())
-    uid = cache_dir().stat().st_uid
-    return pwd.getpwuid(uid) if os.geteuid() == 0 and uid != 0 else None
+    status = cache_dir().stat()
+    return (status.st_uid, status.st_gid) if os.geteuid() == 0 and status.st_uid != 0 else None

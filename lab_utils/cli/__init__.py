@@ -6,7 +6,9 @@ import codecs
 import io
 import os
 import signal
+import stat
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
@@ -89,19 +91,33 @@ def say_all() -> None:
             stream.reconfigure(errors="lab")
 
 
+def to_nobody() -> None:
+    """What is still said goes nowhere: a terminal that is closed answers with an error, which would end the clean-up."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
 def finish(command: click.Command, name: str) -> NoReturn:
     """Run a command to the end of this process; print what a person can mend as one line, and nothing twice."""
     stopped = 130
 
-    def terminate(*_: object) -> None:
-        """SIGTERM is what `timeout`, CI and a closing session send: it gives back what is held, as Ctrl-C does."""
+    def terminate(number: int, frame: object) -> None:
+        """SIGTERM is what `timeout` and CI send, SIGHUP a terminal that is closed: what is held is given back, as after Ctrl-C."""
         nonlocal stopped
-        if stopped == 143:
+        if stopped != 130:
             return  # `timeout` signals the command and then its group: the clean-up has begun
-        stopped = 143
+        stopped = 128 + number
+        if number == signal.SIGHUP:
+            to_nobody()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminate)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as for `nohup lab up &`
+            signal.signal(number, terminate)
+    if os.environ.get("SUDO_UID"):
+        sys.dont_write_bytecode = True  # __pycache__ in the user's checkout would belong to root
     say_all()
     os.environ["PATH"] = with_sbin(os.environ.get("PATH", os.defpath))
     try:

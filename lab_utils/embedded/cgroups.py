@@ -75,7 +75,9 @@ def place(unit: str) -> Place:
         return Place(groups, [])
     if under_systemd():
         scope = f"{unit}.scope"
-        launcher = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={scope}", "--slice=system.slice", "-p", "Delegate=yes", "--"]
+        # A node's systemd takes SIGTERM as the word to start itself again (systemd(1)): a host that shuts down would wait for it in vain.
+        properties = ["-p", "Delegate=yes", "-p", "KillSignal=SIGKILL"]
+        launcher = ["systemd-run", "--scope", "--quiet", "--collect", f"--unit={scope}", "--slice=system.slice", *properties, "--"]
         group = ROOT / "system.slice" / scope
         return Place([group], launcher, group)
     group = _delegating_ancestor() / unit

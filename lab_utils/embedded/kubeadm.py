@@ -64,7 +64,7 @@ def init_config(
         "controllerManager": {"extraArgs": [{"name": "kube-api-qps", "value": "300"}, {"name": "kube-api-burst", "value": "600"}]},
     }
     if not etcd_sync:
-        # A killed etcd loses nothing by this; only a host that loses power does, and then `lab up` makes the cluster anew.
+        # A killed etcd loses nothing by this; only a host that loses power does, and then `lab reset` puts back what `up` had made.
         cluster["etcd"] = {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}}
     kubelet = kubelet_config(cgroup)
     slow.relax(init, cluster, kubelet, patience)

@@ -236,7 +236,13 @@ def _boot_again(known: State, stopped: list[str], gate: Gate, progress: Progress
             _boot(known, [cp])
             pristine.hint_subnet(known, cp)
         # Workers that boot before the API server answers only collect failures and then wait out their back-off.
-        gate.api()
+        try:
+            gate.api()
+        except Unhealthy as error:
+            if cp not in stopped:
+                raise
+            mend = f"Look with `lab diagnose`. If this machine had lost power, etcd may be torn: lab reset --name {known.name}"
+            raise Unhealthy(error.what, mend) from None
         if cp in stopped:
             # The controllers of the life before still hold their leases, and would be waited for.
             gate.kubectl("delete", "lease", "-n", "kube-system", "kube-controller-manager", "kube-scheduler", "--ignore-not-found")
@@ -268,11 +274,19 @@ def names(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     return {"names": [known.name for known in state.all_states() if known.owner == request["asked_by"][0]]}
 
 
+MADE_AS = ("bare", "guarded", "proxy_mode", "kubernetes")
+
+
 def status(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Which nodes there are and run; and, to whoever may use it, how a finished cluster was made."""
     known = state.load(request["name"])
     if not known:
-        return {"nodes": []}
-    return {"nodes": [{"name": name, "ip": known.ip(name), "running": bool(node.init_pid(known, name))} for name in known.nodes]}
+        return {"nodes": [], "made": {}}
+    told = known.finished and state.may_touch(known, request)
+    return {
+        "nodes": [{"name": name, "ip": known.ip(name), "running": bool(node.init_pid(known, name))} for name in known.nodes],
+        "made": {key: known.options[key] for key in MADE_AS if key in known.options} if told else {},
+    }
 
 
 def load(request: dict[str, Any], progress: Progress) -> dict[str, Any]:

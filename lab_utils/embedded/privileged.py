@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from lab_utils import errors
@@ -45,22 +46,23 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
     if not shutil.which("sudo"):
         raise HostLacks(f"this needs root ({WHY}) and there is no sudo", "Run `lab` as root, or use another provider: lab doctor")
     passed = {key: value for key, value in os.environ.items() if key.startswith(("LAB_", "GO", "PIP_")) or key.lower().endswith("_proxy")}
-    passed["XDG_CACHE_HOME"] = str(cache_dir().parent)  # the user's own cache; what root adds to it is given back to the user
+    if "LAB_CACHE" not in passed:
+        passed["XDG_CACHE_HOME"] = str(cache_dir().parent)  # the user's own cache; what root adds to it is given back to the user
+    passed.update({key: str(Path(passed[key]).expanduser().absolute()) for key in ("LAB_CACHE", "LAB_STATE") if passed.get(key)})
     passed["PATH"] = os.environ["PATH"]
     _say_why(progress)
     words = [
         "sudo",
         f"--prompt=[sudo] password for %p (root is needed for {WHY}): ",
         "--",
-        "env",
-        *(f"{key}={value}" for key, value in passed.items()),
         sys.executable,
         "-B",  # no byte code: __pycache__ beside the sources, in the user's checkout, would belong to root
         "-P",  # no modules from the current folder: what lies there may be anybody's, and would run as root
         "-m",
         "lab_utils.embedded.privileged",
     ]
-    return _converse(words, {"operation": operation, "request": request}, progress)
+    # Not on the command line, which sudo logs and everybody can read: a proxy's address may have a password in it.
+    return _converse(words, {"operation": operation, "request": request, "environment": passed}, progress)
 
 
 _told: list[Progress] = []
@@ -92,13 +94,16 @@ def _converse(words: list[str], message: dict[str, Any], progress: Progress) -> 
             with suppress(BrokenPipeError):  # it has ended already, and said why
                 process.stdin.write(json.dumps(message) + "\n")
                 process.stdin.flush()
-            with ExitStack() as steps:
+            with ExitStack() as steps:  # they may overlap
+                opened: dict[str, list[ExitStack]] = {}
                 for line in process.stdout:
                     said = json.loads(line)
                     if "step" in said:
-                        steps.enter_context(progress.step(said["step"]))
+                        one = steps.enter_context(ExitStack())
+                        one.enter_context(progress.step(said["step"]))
+                        opened.setdefault(said["step"], []).append(one)
                     elif "done" in said:
-                        steps.pop_all().close()
+                        opened[said["done"]].pop().close()
                     elif "note" in said:
                         progress.note(said["note"])
                     elif "now" in said:
@@ -157,9 +162,13 @@ class Told:
         _say(now=what)
 
 
+_one_line = threading.Lock()
+
+
 def _say(**words: Any) -> None:
     try:
-        print(json.dumps(words), flush=True)
+        with _one_line:  # steps of several threads
+            print(json.dumps(words), flush=True)
     except BrokenPipeError:  # nobody listens any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -171,6 +180,7 @@ def main() -> None:
     os.umask(UMASK)
     try:
         message = json.loads(sys.stdin.readline())
+        os.environ.update(message.get("environment", {}))
         threading.Thread(target=_listen, daemon=True).start()
         _say(**_answer(message))
     except KeyboardInterrupt:

@@ -42,6 +42,13 @@ def as_it_is(spec: ClusterSpec, options: dict[str, Any]) -> ClusterSpec:
     return replace(spec, **was)
 
 
+def with_more(options: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
+    """A cluster's options, with what is asked for besides. What was added once stays."""
+    more = {key: getattr(spec, key) or bool(options.get(key)) for key in ("metrics_server", "storage", "ingress")}
+    images = sorted({*spec.images, *options.get("images", ())})
+    return {**options, **more, "images": images, "network_policy": spec.network_policy or options.get("network_policy", "")}
+
+
 def with_addons(cluster: Cluster, progress: Progress) -> Cluster:
     """The same cluster, with all that its record says it was given."""
     options = cluster.record.options
@@ -75,7 +82,7 @@ def cached_images(there: Container[str], progress: Progress, but: Container[str]
     wanted = [image for image in images.core() if image.name not in there and image.key not in but]
     found = {image.name: place / f"{image.key}.tar" for image in wanted if (place := images.find(image, progress))}
     if lacking := [image.name for image in wanted if image.own and image.name not in found]:
-        progress.note(f"{', '.join(lacking)}: no registry has these, and they can be built on Linux alone (sudo lab prepare)")
+        progress.note(f"{', '.join(lacking)}: no registry has these, and they can be built on Linux alone (lab prepare)")
     return found
 
 
@@ -102,10 +109,12 @@ def cluster_keys(folder: Path) -> dict[str, str]:
         file = folder / name
         if not file.exists():
             key = Ed25519PrivateKey.generate()
-            file.touch(mode=0o600)
-            file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
             public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
             file.with_suffix(".pub").write_bytes(public + b"\n")
+            draft = file.with_suffix(".new")  # last, and by a rename: where it is, the pair is whole
+            draft.touch(mode=0o600)
+            draft.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+            draft.replace(file)
     return {
         "authorized_key": (folder / "id_ed25519.pub").read_text().strip(),
         "host_key": (folder / "host_ed25519").read_text(),

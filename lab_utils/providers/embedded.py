@@ -20,7 +20,7 @@ from lab_utils.host.packages import family, how_to_install, packages
 from lab_utils.paths import root_state_dir
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, cluster_keys, locked, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, cluster_keys, locked, ready_nodes, with_addons, with_more
 from lab_utils.providers.ssh import SshNode
 from lab_utils.run import run
 
@@ -65,6 +65,9 @@ class Embedded:
         mend = "Load the modules (modprobe vxlan overlay), or use --provider vagrant"
         return Usability(self.name, False, f"this kernel has no {', no '.join(what)}", mend)
 
+    def takes(self, workers: int) -> tuple[int, int]:
+        return (workers + 1) * MEGABYTES_PER_NODE, MEGABYTES_OF_DISK
+
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         _need(self.usability())
         with locked(spec.name, progress):
@@ -73,10 +76,12 @@ class Embedded:
     def _up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         folder = cluster_dir(spec.name)
         known = load_record(spec.name) if (folder / "cluster.json").exists() else None
-        before = known.options if known else {}  # what was added once stays
+        there = perform("status", {"name": spec.name}, progress)
+        # What was added once stays. How it was made root's side knows best: this record may be lost, or of an `up` that was killed.
+        before = {**(known.options if known and (known.state == "up" or there["made"]) else {}), **there["made"]}
         if before:
             spec = as_it_is(spec, before)
-        stopped = spec.workers + 1 - (_running(spec.name, progress) if known else 0)
+        stopped = spec.workers + 1 - sum(node["running"] for node in there["nodes"])
         if stopped > 0:
             if os.geteuid() != 0 and (lacks := perform("kernel_lacks", {}, progress)["lacks"]):
                 _need(self._lacking(lacks))
@@ -89,17 +94,8 @@ class Embedded:
             state="creating",
             kubeconfig=str(folder / "kubeconfig"),
             nodes=[],
-            kubernetes=made["kubernetes"],
-            options={
-                "proxy_mode": spec.proxy_mode,
-                "bare": spec.bare,
-                "guarded": spec.guarded,
-                "metrics_server": spec.metrics_server or bool(before.get("metrics_server")),
-                "storage": spec.storage or bool(before.get("storage")),
-                "ingress": spec.ingress or bool(before.get("ingress")),
-                "images": sorted({*spec.images, *before.get("images", ())}),
-                "network_policy": spec.network_policy or before.get("network_policy", ""),
-            },
+            kubernetes=there["made"].get("kubernetes", made["kubernetes"]),
+            options=with_more({**before, "proxy_mode": spec.proxy_mode, "bare": spec.bare, "guarded": spec.guarded}, spec),
             kubectl=made["kubectl"],
         )
         if not (folder / "cluster.json").exists():
@@ -167,7 +163,7 @@ def seems_to_have_root() -> bool:
 def groups() -> set[str]:
     """The names of this user's groups. One without a name is not meant."""
     found = set()
-    for number in os.getgroups():
+    for number in {os.getegid(), *os.getgroups()}:  # getgroups(2) need not tell the first one
         with suppress(KeyError):
             found.add(grp.getgrgid(number).gr_name)
     return found
@@ -188,10 +184,6 @@ def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str])
 def _need(usable: Usability) -> None:
     if not usable.usable:
         raise HostLacks(f"the embedded provider cannot run here: {usable.why}", usable.mend)
-
-
-def _running(name: str, progress: Progress) -> int:
-    return sum(node["running"] for node in perform("status", {"name": name}, progress)["nodes"])
 
 
 def check_room(nodes: int, *, disk: bool = True) -> None:

@@ -49,6 +49,14 @@ def test_a_damaged_file_is_found_and_removed(own_cache: Path, told: Told) -> Non
     assert list(own_cache.iterdir()) == []
 
 
+def test_what_is_damaged_and_roots_is_left_to_root(own_cache: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(own_cache / "a")
+    (own_cache / "a" / "thing").write_text("bad!")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert store.find(own_cache / "a", told) is None
+    assert (own_cache / "a" / "thing").exists(), "who may not remove it does not try"
+
+
 def test_a_shortened_and_a_missing_file_count_as_damage(own_cache: Path, told: Told) -> None:
     for damage in (lambda path: path.write_text(""), Path.unlink):
         make(own_cache / "a")

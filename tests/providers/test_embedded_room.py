@@ -13,7 +13,7 @@ import pytest
 from lab_utils import errors
 from lab_utils.cluster import ClusterRecord, load_record
 from lab_utils.embedded.privileged import rebuilt
-from lab_utils.errors import CommandFailed, HostLacks, LabError, Unhealthy
+from lab_utils.errors import BadInput, CommandFailed, HostLacks, LabError, Unhealthy
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec, Usability, embedded
 
@@ -43,33 +43,48 @@ def test_the_disk_is_the_one_that_the_state_is_on(tmp_path: Path, monkeypatch: p
 class Root:
     """Root's side, and how much room was asked for. It goes no further than that."""
 
-    def __init__(self, running: int, lacks: list[str]) -> None:
-        self.running, self.lacks = running, lacks
+    def __init__(self, running: int, lacks: list[str], made: dict[str, Any]) -> None:
+        self.running, self.lacks, self.made = running, lacks, made
         self.asked: list[str] = []
         self.room: list[tuple[int, bool]] = []
+        self.request: dict[str, Any] = {}
 
     def perform(self, operation: str, request: dict[str, Any], progress: object) -> dict[str, Any]:
         self.asked.append(operation)
-        if operation == "prepare":
+        if operation == "up":
+            self.request = request
             raise LabError("far enough")
         nodes = [{"name": name, "running": number < self.running} for number, name in enumerate(("cp", "w1", "w2"))]
-        answers: dict[str, dict[str, Any]] = {"status": {"nodes": nodes}, "kernel_lacks": {"lacks": self.lacks}}
+        answers: dict[str, dict[str, Any]] = {
+            "status": {"nodes": nodes, "made": self.made},
+            "kernel_lacks": {"lacks": self.lacks},
+            "prepare": {"kubernetes": "v1.99.0", "kubectl": "kubectl"},
+        }
         return answers[operation]
 
     def check_room(self, nodes: int, *, disk: bool) -> None:
         self.room.append((nodes, disk))
 
 
-def root(monkeypatch: pytest.MonkeyPatch, folder: Path, *, state: str = "", running: int = 0, lacks: list[str] | None = None) -> Root:
-    """A host with a cluster in that state, of whose three nodes so many run. Nobody here is root."""
-    side = Root(running, lacks or [])
+def root(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    *,
+    state: str = "",
+    running: int = 0,
+    lacks: list[str] | None = None,
+    made: dict[str, Any] | None = None,
+    **recorded: Any,
+) -> Root:
+    """A host with a cluster in that state, of whose three nodes so many run. Nobody here is root. `made` is what root's side knows."""
+    side = Root(running, lacks or [], made or {})
     monkeypatch.setenv("LAB_STATE", str(folder))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(embedded, "perform", side.perform)
     monkeypatch.setattr(embedded, "check_room", side.check_room)
     monkeypatch.setattr(embedded.Embedded, "usability", lambda self: Usability("embedded", True, ""))
     if state:
-        options = {"bare": False, "guarded": False, "proxy_mode": "iptables"}
+        options = {"bare": False, "guarded": False, "proxy_mode": "iptables", **recorded}
         ClusterRecord("lab", "embedded", state, str(folder / "kubeconfig"), [], options=options).save()
     return side
 
@@ -98,8 +113,44 @@ def test_a_kernel_that_cannot_is_said_before_anything_is_built(tmp_path: Path, m
     side = root(monkeypatch, tmp_path, lacks=["VXLAN devices", "bridges"])
     with pytest.raises(HostLacks, match=r"cannot run here: this kernel has no VXLAN devices, no bridges\. Load the modules"):
         embedded.PROVIDER.up(ClusterSpec("lab"), Silent())
-    assert side.asked == ["kernel_lacks"]
+    assert side.asked == ["status", "kernel_lacks"]
     assert not list(tmp_path.rglob("*.json")), "nothing was recorded"
+
+
+OPEN = {"bare": False, "guarded": False, "proxy_mode": "iptables", "kubernetes": "v1.36.3"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (ClusterSpec("lab", guarded=True), "was not made with guarded nodes"),
+        (ClusterSpec("lab", bare=True), "was not made with bare nodes"),
+        (ClusterSpec("lab", proxy_mode="nftables"), "was not made with kube-proxy in nftables mode"),
+    ],
+)
+def test_a_lost_record_makes_no_other_cluster_of_one_that_is_there(
+    asked: ClusterSpec, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a record calls guarded, a grader trusts."""
+    side = root(monkeypatch, tmp_path, running=3, made=OPEN)
+    with pytest.raises(BadInput, match=why):
+        embedded.PROVIDER.up(asked, Silent())
+    assert "up" not in side.asked and not list(tmp_path.rglob("*.json"))
+
+
+def test_what_is_there_is_started_as_it_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = root(monkeypatch, tmp_path, state="up", made={**OPEN, "bare": True}, storage=True)
+    with pytest.raises(LabError, match="far enough"):
+        embedded.PROVIDER.up(ClusterSpec("lab"), Silent())
+    assert side.request["bare"] is True, "root's side knows better than the record"
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_killed_up_does_not_say_how_the_next_one_makes_it(bare: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    side = root(monkeypatch, tmp_path, state="creating", bare=not bare, guarded=True)
+    with pytest.raises(LabError, match="far enough"):
+        embedded.PROVIDER.up(ClusterSpec("lab", bare=bare), Silent())
+    assert (side.request["bare"], side.request["guarded"]) == (bare, False)
 
 
 def test_labs_are_as_patient_as_lab_up_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
