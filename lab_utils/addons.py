@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
+from lab_utils.errors import NoNodeAccess
+from lab_utils.given import put
 from lab_utils.imagepull import archive, pull
 from lab_utils.network_policy import engine_of
 from lab_utils.network_policy import install as install_engine
@@ -64,7 +66,7 @@ def install_metrics_server(cluster: Cluster, progress: Progress) -> None:
     """`kubectl top` and the HorizontalPodAutoscaler need it."""
     pull(cluster, "metrics-server", progress)
     with progress.step("Installing metrics-server"):
-        cluster.apply(manifest("metrics-server", METRICS_SERVER=pinned().image("metrics-server").name))
+        put(cluster, manifest("metrics-server", METRICS_SERVER=pinned().image("metrics-server").name))
         cluster.wait("deployment/metrics-server condition=Available -n kube-system", timeout=180)
 
 
@@ -73,7 +75,7 @@ def install_local_path_provisioner(cluster: Cluster, progress: Progress) -> None
     pull(cluster, "local-path-provisioner", progress)
     with progress.step("Installing local-path-provisioner"):
         images = {"LOCAL_PATH_PROVISIONER": pinned().image("local-path-provisioner").name, "BUSYBOX": pinned().image("busybox").name}
-        cluster.apply(manifest("local-path-provisioner", **images))
+        put(cluster, manifest("local-path-provisioner", **images))
         cluster.wait("deployment/local-path-provisioner condition=Available -n local-path-storage", timeout=180)
 
 
@@ -83,11 +85,11 @@ def install_contour(cluster: Cluster, progress: Progress) -> None:
         pull(cluster, name, progress)
     with progress.step("Installing Contour"):
         for name in ("gateway-api", "contour-crds"):
-            cluster.apply(manifest(name))
+            put(cluster, manifest(name))
         cluster.wait("crd/httproutes.gateway.networking.k8s.io condition=Established", timeout=60)
         images = {name.upper(): pinned().image(name).name for name in ("contour", "envoy")}
         addresses = ",".join(node.ip for node in cluster.workers or cluster.nodes)
-        cluster.apply(manifest("contour", ADDRESSES=addresses, **images))
+        put(cluster, manifest("contour", ADDRESSES=addresses, **images))
         cluster.wait("deployment/contour condition=Available -n projectcontour", timeout=180)
         cluster.kubectl("-n", "projectcontour", "rollout", "status", "daemonset/envoy", "--timeout=180s", timeout=200)
 
@@ -109,11 +111,14 @@ def makes_volumes(cluster: Cluster) -> bool:
 
 
 def images_on_every_node(cluster: Cluster) -> set[str]:
-    """Images that every worker has (every node, where there are no workers)."""
+    """Images that every worker has (every node, where there are no workers), as far as nodes can be asked."""
     import json
 
     on_each = []
     for node in cluster.workers or cluster.nodes:
-        listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
+        try:
+            listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
+        except NoNodeAccess:
+            return set()
         on_each.append({tag for image in listed for tag in image.get("repoTags") or []})
     return set.intersection(*on_each) if on_each else set()

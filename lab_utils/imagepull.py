@@ -23,6 +23,8 @@ PULL_SECONDS = 900
 def pull(cluster: Cluster, name: str, progress: Progress) -> None:
     """`name` is an image's short or full name in versions.toml."""
     image = pinned().image(name)
+    if not image.own and not all(node.reachable for node in cluster.nodes):
+        return  # kubelet pulls it when the first Pod asks for it
     # The nodes of the embedded provider share this machine's way out; what is fetched here once serves every cluster.
     if cluster.provider != "embedded" and not images.find(image, progress) and not image.own and registry.answering([image.name]):
         _by_the_nodes(cluster, image, progress)

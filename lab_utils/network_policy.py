@@ -10,9 +10,10 @@ Each is a DaemonSet in kube-system with the label kubernetes-inside-out/engine. 
 from __future__ import annotations
 
 from lab_utils.artifacts.versions import pinned
-from lab_utils.cluster import Cluster
+from lab_utils.cluster import Cluster, manifest_text
 from lab_utils.embedded.kubeadm import manifest
 from lab_utils.errors import BadInput, HostLacks
+from lab_utils.given import put
 from lab_utils.imagepull import pull
 from lab_utils.progress import Progress
 
@@ -58,9 +59,9 @@ def install(cluster: Cluster, engine: str, progress: Progress) -> None:
 
             data = solved("11-network-policy")
             metadata = {"name": name, "namespace": "kube-system"}
-            cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+            put(cluster, manifest_text({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}))
         services = cluster.get("servicecidr", "kubernetes")["spec"]["cidrs"][0]
-        cluster.apply(manifest(name, **{name.upper().replace("-", "_"): image, "SERVICES": services}))
+        put(cluster, manifest(name, **{name.upper().replace("-", "_"): image, "SERVICES": services}))
         cluster.kubectl("-n", "kube-system", "rollout", "status", f"daemonset/{name}", "--timeout=180s", timeout=200)
 
 

@@ -156,24 +156,27 @@ def spent(pod: dict[str, Any]) -> bool:
     return bool(pod) and ("deletionTimestamp" in pod["metadata"] or pod["status"].get("phase") not in ("Pending", "Running"))
 
 
-def _notes(record: ClusterRecord) -> Path:
-    return record.folder / "node-pods"
+NOTES = "node-pods"  # in a cluster's folder
 
 
 def note_made(record: ClusterRecord, pod: str) -> None:
     """Written down before it is made: when the cluster cannot be reached any more, `lab down` has to say what stays there."""
     record.folder.mkdir(parents=True, exist_ok=True)
-    with _notes(record).open("a") as file:
+    with (record.folder / NOTES).open("a") as file:
         file.write(f"{pod}\n")
 
 
 def made(record: ClusterRecord) -> list[str]:
     """The Pods that may be there."""
-    return sorted(set(_notes(record).read_text().split())) if _notes(record).exists() else []
+    return made_in(record.folder)
+
+
+def made_in(folder: Path) -> list[str]:
+    return sorted(set((folder / NOTES).read_text().split())) if (folder / NOTES).exists() else []
 
 
 def forget_made(record: ClusterRecord) -> None:
-    _notes(record).unlink(missing_ok=True)
+    (record.folder / NOTES).unlink(missing_ok=True)
 
 
 def manifest(node: str, pod: str) -> list[dict[str, Any]]:

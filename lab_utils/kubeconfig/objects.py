@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Sequence
 
-from lab_utils.cluster import Cluster
-from lab_utils.errors import LabError, Unhealthy
+from lab_utils import network_policy
+from lab_utils.cluster import Cluster, manifest_text
+from lab_utils.errors import BadInput, Unhealthy
+from lab_utils.given import GIVEN, in_namespaces
 from lab_utils.kubeconfig.access import NAMESPACE, OURS, forget_made
 from lab_utils.labs.workspace import LABEL
+from lab_utils.network_policy import engine_of
 
 PATIENCE = 180  # seconds that a namespace may take to end
 
 
-def remove(cluster: Cluster) -> None:
+def remove(cluster: Cluster, *, addons: bool = False) -> None:
     """Namespaces and objects outside of namespaces that carry one of our labels, and wait until they are gone. What labs did to nodes
-    is undone first, while there is still a way to them."""
-    if cluster.record.options.get("node_access") == "debug":
-        undo_on_nodes(cluster)
-    for label in (LABEL, OURS):
+    is undone first, while there is still a way to them. With `addons`, what `lab up` gave goes, too."""
+    undo(cluster)
+    if addons and engine_of(cluster) == "own":
+        network_policy.remove(cluster)  # with its rules, which would stay on the nodes
+    if addons and (given := in_namespaces(cluster)):
+        cluster.kubectl("delete", "-f", "-", "--ignore-not-found", "--wait=false", input=manifest_text(given))
+    labels = (LABEL, OURS, *([GIVEN] if addons else []))
+    for label in labels:
         asked = ["api-resources", "--namespaced=false", "--verbs=list,delete", "-o", "name"]
         # With one broken extension (a metrics-server that is down) it lists the rest, and ends with 1.
         kinds = cluster.kubectl(*asked, check=False).stdout.split() or cluster.kubectl(*asked).stdout.split()
@@ -28,15 +35,15 @@ def remove(cluster: Cluster) -> None:
         if found:
             cluster.kubectl("delete", *found, "--wait=false", "--ignore-not-found")
     deadline = time.monotonic() + PATIENCE
-    while left := ours(cluster):
+    while left := ours(cluster, labels):
         if time.monotonic() > deadline:
             raise Unhealthy(f"these namespaces do not end: {', '.join(left)}", f"See `kubectl describe namespace {left[0]}`")
         time.sleep(0.5)
     forget_made(cluster.record)
 
 
-def undo_on_nodes(cluster: Cluster) -> None:
-    """Each lab that is prepared there knows how to clean up after itself. One that is not of this checkout leaves only its objects."""
+def undo(cluster: Cluster) -> None:
+    """Each lab that is prepared there knows how to clean up after itself. Of one that is not of this checkout, the objects go."""
     from lab_utils.labs.catalog import find_lab
     from lab_utils.labs.lifecycle import clean
     from lab_utils.labs.store import Store, learner_id
@@ -44,14 +51,16 @@ def undo_on_nodes(cluster: Cluster) -> None:
 
     labs = {item["metadata"]["labels"][LABEL] for item in cluster.get("namespaces", "-l", LABEL)["items"]}
     for name in sorted(labs):
-        with suppress(LabError):
+        try:
             files = find_lab(name)
-            clean(Workspace(files.spec, files.checks, cluster, learner_id(), Store.of_learner(files.name, cluster.name)))
+        except BadInput:
+            continue
+        clean(Workspace(files.spec, files.checks, cluster, learner_id(), Store.of_learner(files.name, cluster.name)))
 
 
-def ours(cluster: Cluster) -> list[str]:
+def ours(cluster: Cluster, labels: Sequence[str] = (LABEL, OURS)) -> list[str]:
     """Namespaces with one of our labels, on their way out or not."""
-    said = [cluster.kubectl("get", "namespaces", "-l", label, "-o", "name").stdout.split() for label in (LABEL, OURS)]
+    said = [cluster.kubectl("get", "namespaces", "-l", label, "-o", "name").stdout.split() for label in labels]
     return sorted({name.removeprefix("namespace/") for names in said for name in names})
 
 

@@ -46,6 +46,9 @@ class Kubeconfig:
             return Usability(self.name, False, what, mend)
         return Usability(self.name, True, f"the cluster of context {found.context!r} ({found.server}), used as it is")
 
+    def takes(self, workers: int) -> tuple[int, int]:
+        return 0, 0  # it is there already
+
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         if spec.bare:
             raise BadInput("a cluster that is there already has no bare nodes", "Use --provider embedded or vagrant for --bare")
@@ -112,7 +115,17 @@ class Kubeconfig:
         with locked(name, progress):
             if name not in known_clusters():
                 _drop_draft(name)  # of an `up` that was killed
-            elif (record := load_record(name)).provider == self.name:
+                return
+            try:
+                record = load_record(name)
+            except BadInput as error:
+                if pods := access.made_in(cluster_dir(name)):
+                    raise HostLacks(
+                        f"{error.what}, and Pods that are root on nodes of some cluster may be left: {', '.join(pods)}",
+                        f"Remove them (kubectl delete namespace {access.NAMESPACE}), then the folder {cluster_dir(name)}",
+                    ) from None
+                return
+            if record.provider == self.name:
                 self._clear(record, progress)
                 shutil.rmtree(record.folder, ignore_errors=True)
 
@@ -129,7 +142,7 @@ class Kubeconfig:
             return
         try:
             with progress.step(f"Removing what was made on {server}"):
-                objects.remove(cluster)
+                objects.remove(cluster, addons=True)
         except LabError as error:
             said = (error.stderr if isinstance(error, CommandFailed) else "") if answer.ok else answer.stderr
             raise _kept(record, config.why_no_answer(said, server) if said else error) from None

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lab_utils.addons import makes_volumes
 from lab_utils.checks import run_checks
 from lab_utils.cluster import Cluster, Node, cluster_dir, known_clusters
 from lab_utils.errors import BadInput, HostLacks, NoNodeAccess, Unhealthy
@@ -24,6 +25,7 @@ from lab_utils.labs.context import CheckContext
 from lab_utils.labs.lifecycle import clean, missing_needs, prepare
 from lab_utils.labs.store import Store
 from lab_utils.labs.workspace import LABEL
+from lab_utils.network_policy import engine_of
 from lab_utils.paths import repo_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
@@ -135,6 +137,35 @@ def test_what_a_lab_did_to_nodes_is_undone_too(inside: Cluster, name: str, progr
     inside = provider("kubeconfig").reset(name, progress)
     assert ours(inside) == []
     assert "lab-08" not in inside.nodes[-1].run("iptables-save -t mangle", check=True).stdout
+
+
+def test_where_that_cannot_be_undone_nothing_is_forgotten(
+    inside: Cluster, name: str, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab-08", "labels": {LABEL: "08-services"}}})
+
+    def resists(lab: object) -> None:
+        raise Unhealthy("not every fault could be undone: chain-flushed")
+
+    monkeypatch.setattr("lab_utils.labs.lifecycle.clean", resists)
+    with pytest.raises(Unhealthy, match="stays on record: not every fault could be undone"):
+        provider("kubeconfig").down(name, progress)
+    assert name in known_clusters() and ours(inside) == ["lab-08"]
+    monkeypatch.undo()
+    provider("kubeconfig").down(name, progress)
+    assert name not in known_clusters()
+
+
+def test_add_ons_go_with_it(cluster: Cluster, inside: Cluster, name: str, progress: Progress) -> None:
+    before = everything(cluster)
+    spec = ClusterSpec(name, kubeconfig=str(cluster.kubeconfig), storage=True, network_policy="own")
+    found = provider("kubeconfig").up(spec, progress)
+    assert makes_volumes(found) and engine_of(found) == "own"
+    found = provider("kubeconfig").reset(name, progress)
+    assert makes_volumes(found) and engine_of(found) == "own", "a reset is of what labs made"
+    provider("kubeconfig").down(name, progress)
+    assert everything(cluster) == before
+    assert not any("policy-" in node.run("nft list tables", check=True).stdout for node in cluster.nodes)
 
 
 def test_without_access_a_lab_is_prepared_and_its_other_steps_can_be_checked(looking: Cluster, tmp_path: Path) -> None:
