@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from lab_utils.cli.console import Console, table
-from lab_utils.cluster import DEFAULT_NAME, ClusterRecord, known_clusters, load_record, readable_records
-from lab_utils.errors import BadInput, LabError, NoSuchCluster
+from lab_utils.cluster import DEFAULT_NAME, ClusterRecord, cluster_dir, known_clusters, load_record, readable_records
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
+from lab_utils.grading.lock import leave_alone
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?")
 
@@ -78,6 +79,7 @@ def up(
     from lab_utils.providers import ClusterSpec, choose, provider
 
     name = name or DEFAULT_NAME
+    leave_alone(name)
     known = load_record(name) if name in known_clusters() else None
     existing = known.provider if known else None
     if existing and provider_name not in (None, existing):
@@ -95,10 +97,6 @@ def up(
     for only, options in own.items():
         if chosen.name != only and (given := [option for option, value in options.items() if value]):
             raise BadInput(f"{given[0]} is for the provider {only}, and this is {chosen.name}", f"Add --provider {only}, or leave it out")
-    if bare and network_policy:
-        raise BadInput(
-            "--bare and --network-policy were both given", "On bare nodes there is nothing yet that an engine could watch: use one"
-        )
     if workers is None and known and known.nodes:
         workers = len(known.nodes) - 1
     if workers is None:  # vagrant's settings file has a number of its own
@@ -113,6 +111,10 @@ def up(
         needs = find_lab(lab).spec.needs
         spec = replace(spec, metrics_server=metrics_server or needs.metrics, storage=needs.storage, images=needs.images)
         spec = replace(spec, bare=bare or needs.bare, ingress=needs.ingress)
+    addons = {"--metrics-server": spec.metrics_server, "--network-policy": spec.network_policy, "--for": spec.storage or spec.ingress}
+    if spec.bare and (given := [option for option, value in addons.items() if value]):
+        mend = "On bare nodes there is nothing yet that could use it: choose one"
+        raise BadInput(f"{'--bare' if bare else f'--for {lab}'} and {given[-1]} were both given", mend)
     cluster = chosen.up(spec, console)
     nodes = ", ".join(node.name for node in cluster.nodes)
     click.echo(f"Cluster {name} is up: {nodes} ({time.monotonic() - start:.1f} s). Look inside: lab ssh{_option(name)} cp", err=True)
@@ -203,13 +205,21 @@ def down(name: str | None, every: bool) -> None:
 def _remove(name: str, console: Console) -> None:
     from lab_utils.providers import PROVIDERS, provider
 
+    leave_alone(name)
     if found := _provider_of(name):
         provider(found).down(name, console)
         return
-    # No record, or half of one: `up` may have been killed between two records. The providers know.
-    for other in PROVIDERS:
-        if provider(other).usability().usable:
-            provider(other).down(name, console)
+    # No record, or none that can be read: `up` may have been killed between two records. Each provider knows what is its own, and says
+    # what keeps it from removing that. Embedded comes last: it removes the folder by which the others know.
+    embedded, *others = PROVIDERS
+    for other in others:
+        provider(other).down(name, console)
+    if (can := provider(embedded).usability()).usable:
+        provider(embedded).down(name, console)
+    elif cluster_dir(name).exists():
+        raise HostLacks(
+            f"{cluster_dir(name)} tells nothing of its cluster, and whether nodes are there cannot be seen: {can.why}", can.mend
+        )
 
 
 @click.command()
@@ -226,6 +236,7 @@ def reset(name: str | None, lab: str | None) -> None:
 
     start = time.monotonic()
     record = load_record(name or DEFAULT_NAME)
+    leave_alone(record.name)
     provider(record.provider).reset(record.name, Console())
     click.echo(f"Cluster {record.name} is pristine again ({time.monotonic() - start:.1f} s)", err=True)
 

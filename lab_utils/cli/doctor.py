@@ -36,13 +36,14 @@ def doctor(as_json: bool, provenance: bool) -> None:
         sys.exit(2)
 
 
-def needs(provider: str | None) -> dict[str, Any]:
+def needs(name: str | None) -> dict[str, Any]:
     """What a cluster of the default size (three nodes) takes, and what the caches still want before the first one."""
     from lab_utils.artifacts import space
-    from lab_utils.providers.embedded import MEGABYTES_OF_DISK, MEGABYTES_PER_NODE
+    from lab_utils.providers import ClusterSpec, provider
 
-    first = int(1000 * sum(space.wanted().values())) if provider == "embedded" else 0
-    return {"memory_mb": 3 * MEGABYTES_PER_NODE, "disk_mb": MEGABYTES_OF_DISK + first, "disk_once_mb": first}
+    memory, disk = provider(name or "embedded").takes(ClusterSpec.workers)
+    first = int(1000 * sum(space.wanted().values())) if name == "embedded" else 0
+    return {"memory_mb": memory, "disk_mb": disk + first, "disk_once_mb": first}
 
 
 def has() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -43,6 +44,8 @@ def start(name: str | None, port: int, no_browser: bool, dry_run: bool) -> None:
         return
     click.echo(f"JupyterLab opens on {folder}; Ctrl-C here ends it.")
     sys.stdout.flush()
+    # In its terminals `lab` is a command.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     # Notebooks import this package by the interpreter's own path; the cluster's kubectl joins PATH inside Lab().
     os.execv(argv[0], argv)
 

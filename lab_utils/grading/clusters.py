@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from lab_utils.cluster import Cluster, cluster_dir, connect, known_clusters, load_record
-from lab_utils.errors import BadInput, Busy, LabError, NoSuchCluster
+from lab_utils.cluster import Cluster, connect, known_clusters, load_record
+from lab_utils.errors import BadInput, LabError, NoSuchCluster
 from lab_utils.grading.arena import NO_CLUSTER
 from lab_utils.grading.batch import Slot
+from lab_utils.grading.lock import grading
 from lab_utils.labs.catalog import LabFiles
 from lab_utils.labs.lifecycle import missing_needs
 from lab_utils.labs.spec import Needs
@@ -129,13 +129,7 @@ def without_walls(names: Sequence[str]) -> list[str]:
 def _grading(name: str) -> Iterator[Cluster]:
     """A cluster that no other grader uses at the same time."""
     cluster = connect(name)
-    folder = cluster_dir(cluster.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "grading.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(f"another `lab grade` uses cluster {name!r}", "Name another with --cluster") from None
+    with grading(cluster.name):
         try:
             yield cluster
         finally:

@@ -148,7 +148,7 @@ def furnish(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) ->
         with progress.step(f"Copying CNI plugins to {', '.join(node.name for node in missing)}"):
             for name, path in found.items():
                 each(missing, partial(_put_plugin, name=name, path=path))
-    load_cached_images(record, nodes[0], progress)
+    load_cached_images(record, nodes, progress)
     names = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
     network = kubeadm.flannel(flannel_image=names["flannel"], plugin_image=names["flannel-cni-plugin"])
     gate(record, nodes, progress).kubectl("apply", "-f", "-", input=network)
@@ -174,17 +174,30 @@ def architecture_of(record: ClusterRecord) -> str:
     return str(record.options.get("architecture") or arch())
 
 
-def load_cached_images(record: ClusterRecord, node: Node, progress: Progress) -> None:
+def load_cached_images(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) -> None:
     if (theirs := architecture_of(record)) != arch():
         progress.note(f"Docker's containers are {theirs}, and the images in the cache are {arch()}: nodes pull theirs from registries")
         return
-    for image, archive in cached_images(image_names(node), progress, but=IN_EVERY_NODE_IMAGE).items():
+    for image, archive in cached_images(image_names(nodes[0]), progress, but=IN_EVERY_NODE_IMAGE).items():
         with progress.step(f"Loading {image}"):
-            load(record, archive)
+            load(nodes, archive)
 
 
-def load(record: ClusterRecord, archive: Path) -> None:
-    docker.kind("load", "image-archive", str(archive), "--name", record.name)
+def load(nodes: Sequence[Node], archive: Path) -> None:
+    """Not by `kind load`, which wants the layers of all platforms: Docker with containerd's image store, as Docker Desktop has it, saves
+    an index of all and the layers of one (kind issue 3795). Unpacked when it is first used, by whatever keeps this node's snapshots."""
+
+    data = archive.read_bytes()  # once for all nodes
+
+    def load_on(node: Node) -> None:
+        inbox = "/var/lib/containerd/lab-images.tar"
+        try:
+            node.put(data, inbox)
+            node.run(["ctr", "-n", "k8s.io", "images", "import", "--local", "--no-unpack", inbox], timeout=600, check=True)
+        finally:
+            node.run(["rm", "-f", inbox])
+
+    each(nodes, load_on)
 
 
 def image_names(node: Node) -> set[str]:

@@ -82,6 +82,9 @@ class Provider(Protocol):
     def usability(self) -> Usability:
         """Can it run on this machine? Looks only, changes nothing, ends within a second or two."""
 
+    def takes(self, workers: int) -> tuple[int, int]:
+        """Megabytes of memory and of disk that a cluster of so many workers takes on this machine."""
+
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         """Make the cluster and return it once it carries traffic between its nodes.
 

@@ -14,18 +14,19 @@ from typing import Any
 
 from lab_utils.artifacts.machine import debian_name
 from lab_utils.artifacts.names import loaded
-from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record, readable_records
 from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
 from lab_utils.kind import bootstrap, docker, ports, settings
 from lab_utils.kind.docker import Container
 from lab_utils.kind.node import KindNode
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, host_kubectl, locked, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, host_kubectl, locked, ready_nodes, with_addons, with_more
 from lab_utils.providers.ssh import SshNode
 from lab_utils.run import last_line
 
 MEGABYTES_PER_NODE = 700
+MEGABYTES_OF_DISK = 6000
 CONFIG = "kind.yaml"  # in a cluster's folder: it says that the containers of this name are ours
 
 
@@ -40,6 +41,9 @@ class Kind:
         except LabError as error:
             return Usability(self.name, False, error.what, error.mend)
         return Usability(self.name, True, f"Docker containers ({info.get('OperatingSystem', 'Docker')} {info['ServerVersion']})")
+
+    def takes(self, workers: int) -> tuple[int, int]:
+        return (workers + 1) * MEGABYTES_PER_NODE, MEGABYTES_OF_DISK
 
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         docker.need_kind()
@@ -112,6 +116,12 @@ class Kind:
             mend = f"Remove it first (`lab down --name {spec.name}`), or give yours another --name"
             raise BadInput(f"cluster {spec.name!r} exists with {workers} workers, not {spec.workers}", mend)
         spec = as_it_is(spec, record.options)
+        if new := set(settings.read_ports(spec.ports)) - set(settings.read_ports(record.options["ports"])):
+            host, node = min(new)
+            raise BadInput(
+                f"cluster {spec.name!r} exists, and was not made with --port {host}:{node}, which takes new containers",
+                f"Remove it first (`lab down --name {spec.name}`), or use `lab kubectl -- port-forward`",
+            )
         found = _found(record)
         names = [settings.container_of(record.name, node.name) for node in record.nodes]
         if gone := [name for name in names if name not in found]:
@@ -138,7 +148,8 @@ class Kind:
                 gate.api()
                 gate.everything()
             bootstrap.settle(nodes)  # last: a container that starts takes the name that Docker gave it
-            record.but(nodes=_settled(record.nodes, found)).save()
+            record = record.but(nodes=_settled(record.nodes, found))
+        record.but(options=with_more(record.options, spec)).save()
         return with_addons(connect(record.name), progress)
 
     def down(self, name: str, progress: Progress) -> None:
@@ -195,11 +206,11 @@ class Kind:
         return [of(node) for node in record.nodes]
 
     def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
-        node = self.node(record, record.nodes[0])
-        before = bootstrap.image_names(node)
-        with progress.step(f"Loading {archive.name} on {', '.join(each.name for each in record.nodes)}"):
-            bootstrap.load(record, archive)
-        return loaded(archive, before, bootstrap.image_names(node))
+        nodes = [self.node(record, node) for node in record.nodes]
+        before = bootstrap.image_names(nodes[0])
+        with progress.step(f"Loading {archive.name} on {', '.join(node.name for node in nodes)}"):
+            bootstrap.load(nodes, archive)
+        return loaded(archive, before, bootstrap.image_names(nodes[0]))
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node) if "key" in node.access else KindNode(node)  # a grader's sandbox reaches it by the grader's ssh
@@ -229,7 +240,8 @@ def _plan(spec: ClusterSpec, info: dict[str, Any], progress: Progress) -> Cluste
         "images": sorted(spec.images),
         "ports": list(spec.ports),
         "image": os.environ.get("LAB_KIND_IMAGE") or settings.IMAGE,
-        "network_made": not docker.network_exists(),
+        # The last of our clusters removes it, also when that is not the one that made it.
+        "network_made": not docker.network_exists() or any(one.options.get("network_made") for one in readable_records()[0]),
         "architecture": debian_name(str(info.get("Architecture") or platform.machine())),
     }
     kubectl = host_kubectl(progress=progress)

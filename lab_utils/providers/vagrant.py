@@ -12,19 +12,23 @@ from pathlib import Path
 
 import yaml
 
+from lab_utils.artifacts import store
 from lab_utils.artifacts.machine import arch
 from lab_utils.artifacts.names import loaded
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
+from lab_utils.paths import state_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, cached_images, locked, ready_nodes, with_addons
+from lab_utils.providers.common import as_it_is, cached_images, host_kubectl, locked, ready_nodes, with_addons, with_more
 from lab_utils.providers.ssh import SshNode
 from lab_utils.together import each
 from lab_utils.vagrant import hypervisors, leftovers, machines
 from lab_utils.vagrant.bootstrap import Bootstrap
 from lab_utils.vagrant.machines import Machines
 from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings, write_settings
+
+MEGABYTES_OF_DISK = 6000  # of one machine
 
 
 class Vagrant:
@@ -35,12 +39,16 @@ class Vagrant:
             return Usability(self.name, False, "Vagrant is not installed", machines.how_to_install())
         try:
             chosen = hypervisors.choose(read_settings().provider, os.environ, hypervisors.installed())
+            host_kubectl(look_only=True)
         except LabError as error:  # as `lab up` would say it: none, several and nobody chose, or one was chosen that is not here
             return Usability(self.name, False, error.what, error.mend)
         which = f"virtual machines by {chosen}"
         if chosen == "virtualbox" and hypervisors.kvm_has_the_processor():
             which += "; KVM is loaded and may keep VirtualBox from starting machines"
         return Usability(self.name, True, which)
+
+    def takes(self, workers: int) -> tuple[int, int]:
+        return read_settings().memory(workers), (workers + 1) * MEGABYTES_OF_DISK
 
     def usual_workers(self) -> int:
         """How many are meant where nobody says it on the command line."""
@@ -64,7 +72,9 @@ class Vagrant:
             progress.note("KVM is loaded, and may keep VirtualBox from starting machines: sudo modprobe -r kvm_intel kvm_amd kvm")
         box = chosen.box_for(arch(), provider)
         check_room(chosen.memory(spec.workers))
-        record = plan(spec, chosen, provider, box, progress)
+        with store.locked(state_dir() / "vagrant-networks", progress):  # two clusters that are planned at once take two networks
+            record = plan(spec, chosen, provider, box, progress)
+            record.save()
         made = Machines(record.folder / "vagrant", provider)
         try:
             check_box(made, box, arch())
@@ -73,7 +83,6 @@ class Vagrant:
                 progress.note(f"its logs are in {_keep_logs(record)}")
             shutil.rmtree(record.folder, ignore_errors=True)
             raise
-        record.save()
         try:
             write_settings(record, chosen, progress)
             made.remember()
@@ -131,18 +140,13 @@ class Vagrant:
         made = _machines(record)
         since = time.time()
         stopped = self._boot_stopped(record, made, progress)
-        options = record.options
-        added = {
-            "metrics_server": spec.metrics_server or options["metrics_server"],
-            "storage": spec.storage or options["storage"],
-            "ingress": spec.ingress or bool(options.get("ingress")),
-            "network_policy": spec.network_policy or options.get("network_policy", ""),
-            "images": sorted({*spec.images, *options["images"]}),
-        }
-        record.but(options={**options, **added}).save()  # what was added once stays
+        record.but(options=with_more(record.options, spec)).save()
         cluster = connect(record.name)
-        if stopped and not options["bare"]:
-            Bootstrap(record, cluster.nodes, options["patience"], progress).wait(since)
+        if stopped:
+            work = Bootstrap(record, cluster.nodes, record.options["patience"], progress)
+            work.set_clocks()  # of machines that were paused or saved
+            if not record.options["bare"]:
+                work.wait(since)
         return with_addons(cluster, progress)
 
     def _boot_stopped(self, record: ClusterRecord, made: Machines, progress: Progress) -> list[str]:

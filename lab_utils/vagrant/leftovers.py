@@ -16,6 +16,7 @@ from lab_utils.run import Result, run
 
 URI = "qemu:///system"
 MANAGEMENT = "vagrant-libvirt"  # the network by which Vagrant reaches all of its machines
+POOL = "default"  # where it keeps their disks
 SECONDS = 60  # a libvirtd that hangs must not keep `down` from going on
 
 
@@ -86,6 +87,18 @@ def networks() -> list[str]:
     return _names("net-list", "--all", "--name") if shutil.which("virsh") else []
 
 
+def taken() -> list[str]:
+    """The addresses of libvirt's networks, also of those that are not started: Vagrant would put machines on one that has the same."""
+    return [address for name in networks() for address in addresses_of(_virsh("net-dumpxml", name).stdout)]
+
+
+def addresses_of(network_xml: str) -> list[str]:
+    """IPv4 address and mask of a network, as libvirt writes them: with a netmask, or with a prefix. Pure."""
+    found = ElementTree.fromstring(network_xml).findall("./ip") if network_xml else []
+    plain = [each.attrib for each in found if each.get("family", "ipv4") == "ipv4" and each.get("address")]
+    return [f"{each['address']}/{each.get('netmask') or each.get('prefix') or 32}" for each in plain]
+
+
 def pools() -> list[str]:
     """libvirt's storage pools; what is not in this list before `up` was made by it."""
     return _names("pool-list", "--all", "--name") if shutil.which("virsh") else []
@@ -103,7 +116,7 @@ def forget_box(box: str, pools_before: list[str]) -> list[str]:
             if volume.startswith(prefix) and volume not in in_use:
                 found.append(volume)
                 _virsh("vol-delete", volume, "--pool", pool)
-        if pool not in pools_before and not _volumes(pool):
+        if pool == POOL and pool not in pools_before and not _volumes(pool):
             found.append(f"pool {pool}")
             _virsh("pool-destroy", pool)
             _virsh("pool-undefine", pool)

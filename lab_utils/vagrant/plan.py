@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,15 +74,22 @@ def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str, progress:
             "architecture": arch(),
             "network": str(network),
             "patience": max(chosen.patience, patience()),
-            "pools_before": leftovers.pools() if provider == "libvirt" else [],
-            "networks_before": leftovers.networks() if provider == "libvirt" else [],
+            "pools_before": _before("pools_before", leftovers.pools) if provider == "libvirt" else [],
+            "networks_before": _before("networks_before", leftovers.networks) if provider == "libvirt" else [],
         },
         kubectl=host_kubectl(progress=progress),
     )
 
 
+def _before(what: str, look: Callable[[], list[str]]) -> list[str]:
+    """What libvirt had before the first of our clusters: the last one removes what came since, whichever that is."""
+    others, _ = readable_records()
+    known = [other.options[what] for other in others if other.options.get("vm_provider") == "libvirt" and what in other.options]
+    return list(known[0]) if known else look()
+
+
 def taken_networks(provider: str) -> list[str]:
-    """Networks of our other clusters, and those that this host has on its own links."""
+    """Networks of our other clusters, those that this host has on its own links, and those that libvirt would start on some."""
     others, _ = readable_records()  # one that is damaged must not keep another from being made
     taken = [str(other.options["network"]) for other in others if other.options.get("network")]
     # VirtualBox keeps its host-only networks between machines and uses them again; Linux has `ip` to tell about all others.
@@ -92,6 +100,8 @@ def taken_networks(provider: str) -> list[str]:
 
         links = json.loads(run(["ip", "-j", "-4", "address"], check=False).stdout or "[]")
         taken += [f"{info['local']}/{info['prefixlen']}" for link in links for info in link.get("addr_info", [])]
+    if provider == "libvirt":
+        taken += leftovers.taken()
     return taken
 
 

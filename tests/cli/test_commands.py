@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from lab_utils.cli import COMMANDS
+from lab_utils.cluster import ClusterRecord
 from lab_utils.embedded.state import State, all_states
+from lab_utils.errors import Busy
+from lab_utils.grading.lock import grading, leave_alone
 
 
 def lab(*words: str, state: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +37,9 @@ MISTAKES = {
     "an unknown proxy mode": (["up", "--proxy-mode", "ipvs"], "ipvs"),
     "an unknown engine": (["up", "--network-policy", "nonsense"], "nonsense"),
     "an engine where nothing runs": (["up", "--bare", "--network-policy", "own"], "--bare and --network-policy were both given"),
+    "an add-on where nothing runs": (["up", "--bare", "--metrics-server"], "--bare and --metrics-server were both given"),
+    "a lab on a cluster where nothing runs": (["up", "--bare", "--for", "12"], "--bare and --for were both given"),
+    "an add-on for a lab on bare nodes": (["up", "--for", "01", "--metrics-server"], "--for 01 and --metrics-server were both given"),
     "an unknown cluster": (["status", "--name", "nowhere"], "there is no cluster named 'nowhere'"),
     "a shell on nothing": (["ssh", "cp"], "there is no cluster here"),
     "kubectl for nothing": (["kubectl", "--", "get", "nodes"], "there is no cluster here"),
@@ -58,6 +65,68 @@ def test_a_mistake_gets_one_clear_line(mistake: str, tmp_path: Path) -> None:
 
 def test_removing_what_is_not_there_is_no_mistake(tmp_path: Path) -> None:
     assert lab("down", "--name", "nowhere", state=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("trace", "why"),
+    [("kind.yaml", "there is no `docker` command"), ("vagrant/dot/machines", "Vagrant is not installed"), ("node-pods", "node-cp")],
+)
+def test_what_another_provider_made_is_not_forgotten_because_the_record_is_damaged(trace: str, why: str, tmp_path: Path) -> None:
+    """Here neither can be asked, so the folder, by which they would know what is theirs, stays; and it is said why."""
+    folder = tmp_path / "clusters/broken"
+    (folder / trace).parent.mkdir(parents=True)
+    (folder / trace).write_text("node-cp\n")
+    (folder / "cluster.json").write_text("{")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/kind").symlink_to("/bin/true")
+    said = lab("down", "--name", "broken", state=tmp_path, PATH=str(tmp_path / "bin"))
+    *_, last = said.stderr.splitlines()
+    assert said.returncode == 2 and last.startswith("lab: ") and why in last, said.stderr
+    assert (folder / trace).exists()
+
+
+@pytest.mark.parametrize("words", [["up"], ["reset"], ["down"]], ids=" ".join)
+def test_a_cluster_that_grades_is_left_alone(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_STATE", str(tmp_path))
+    ClusterRecord("busy", "embedded", "up", "", []).save()
+    with grading("busy"):
+        said = lab(*words, "--name", "busy", state=tmp_path)
+        assert (said.returncode, said.stdout) == (2, "")
+        assert said.stderr == "lab: `lab grade` uses cluster 'busy'. Wait until it has ended, or use another --name\n"
+        with pytest.raises(Busy, match="another `lab grade` uses cluster 'busy'"), grading("busy"):
+            pass
+    leave_alone("busy")
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["timeout, CI", "a closed window"])
+def test_whatever_ends_a_command_lets_it_clean_up(sent: signal.Signals, code: int, tmp_path: Path) -> None:
+    """A command that waits, with a terminal that is gone when it cleans up."""
+    script = f"""
+import os, signal, time
+import click
+from lab_utils.cli import finish
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the suite was started by nohup
+
+@click.command()
+def wait():
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        click.echo("cleaning", err=True)
+        open({str(tmp_path / "clean")!r}, "w").close()
+
+finish(wait, "wait")
+"""
+    ours, terminal = os.openpty()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=terminal, start_new_session=True) as process:
+        os.close(terminal)
+        assert process.stdout and process.stdout.readline() == b"begun\n"
+        if sent == signal.SIGHUP:
+            os.close(ours)  # from now on whatever is written there is an error
+        process.send_signal(sent)
+        assert process.wait(timeout=30) == code
+    assert (tmp_path / "clean").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root's record of a cluster is for root alone")

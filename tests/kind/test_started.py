@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from lab_utils.cluster import ClusterRecord, NodeRecord
+from lab_utils.errors import BadInput
 from lab_utils.kind import bootstrap
 from lab_utils.kind.docker import Container
 from lab_utils.progress import Silent
-from lab_utils.providers import kind
+from lab_utils.providers import ClusterSpec, kind
 
 THEN, NOW = "2026-11-29T08:00:00.123456789Z", "2026-11-29T09:30:00.5Z"
 FOUND = {
@@ -56,6 +58,19 @@ def test_each_node_has_the_time_of_its_own_start() -> None:
     assert began["w1"] - began["cp"] == pytest.approx(5400.38, abs=0.01)
     gate = bootstrap.gate(ClusterRecord("lab", "kind", "up", "", NODES), [], Silent(), started={"w1": began["w1"]})
     assert (gate._since("w1"), gate._since("cp")) == (began["w1"], 0.0)
+
+
+def test_a_cluster_that_runs_is_given_what_is_asked_for_besides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAB_STATE", str(tmp_path))
+    monkeypatch.setattr("lab_utils.kind.docker.containers", lambda names: FOUND)
+    monkeypatch.setattr(kind, "with_addons", lambda cluster, progress: cluster)
+    options = {"workers": 1, "ports": ["8080:30080"], "storage": True}
+    record = ClusterRecord("lab", "kind", "up", "", NODES, options=options)
+    spec = ClusterSpec("lab", workers=1, network_policy="own", images=("bird",), ports=("8080:30080",))
+    given = kind.PROVIDER._started(record, spec, Silent()).record.options
+    assert given == {**options, "metrics_server": False, "ingress": False, "images": ["bird"], "network_policy": "own"}
+    with pytest.raises(BadInput, match=r"was not made with --port 8443:30443, which takes new containers\. Remove it first"):
+        kind.PROVIDER._started(record, replace(spec, ports=("8443:30443",)), Silent())
 
 
 def test_status_tells_of_a_node_that_docker_started_again_and_where_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:

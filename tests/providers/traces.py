@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from lab_utils.run import run
 from tests.cluster import leaks
 
@@ -9,7 +11,9 @@ Look = dict[str, set[str]]
 
 
 def look(provider: str) -> Look:
-    """For kind everything is Docker's: what it holds, whoever made it."""
+    """For kind everything is Docker's: what it holds, whoever made it. For Vagrant with libvirt, this machine's and libvirt's."""
+    if provider == "vagrant" and shutil.which("virsh"):
+        return {**leaks.look(), **_libvirt()}
     if provider != "kind":
         return leaks.look()
     return {
@@ -24,6 +28,19 @@ def what_is_left(provider: str, before: Look) -> list[str]:
     if provider != "kind":
         return leaks.difference(before, after)
     return [f"{what}: {line}" for what in before for line in sorted(before[what] ^ after[what])]
+
+
+def _libvirt() -> Look:
+    def of(*words: str) -> set[str]:
+        return set(run(["virsh", "--connect", "qemu:///system", *words]).stdout.split())
+
+    pools = of("pool-list", "--name")
+    return {
+        "machines": of("list", "--all", "--name"),
+        "libvirt networks": of("net-list", "--all", "--name"),
+        "pools": of("pool-list", "--all", "--name"),
+        "volumes": {volume for pool in pools for volume in of("vol-list", pool)},
+    }
 
 
 def _lines(*words: str) -> set[str]:

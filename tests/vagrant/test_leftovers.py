@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lab_utils.vagrant.leftovers import backing_of, box_volume_prefix, has_machines, is_machine, virtualbox_machines
+from lab_utils.vagrant.leftovers import addresses_of, backing_of, box_volume_prefix, has_machines, is_machine, virtualbox_machines
+from lab_utils.vagrant.settings import free_network
 
 
 def test_a_machine_belongs_to_the_cluster_of_its_whole_name() -> None:
@@ -27,6 +28,14 @@ def test_a_network_says_how_many_machines_are_on_it() -> None:
     assert has_machines("<network connections='2'><name>vagrant-libvirt</name></network>")
     assert not has_machines("<network><name>vagrant-libvirt</name></network>")
     assert not has_machines(""), "it went away meanwhile"
+
+
+def test_a_network_says_which_addresses_it_has_also_before_it_is_started() -> None:
+    xml = """<network><name>other</name><bridge name='virbr1'/><ip address='192.168.56.1' netmask='255.255.255.0'><dhcp/></ip>
+    <ip family='ipv6' address='fd00::1' prefix='64'/><ip address='192.168.57.1' prefix='25'/></network>"""
+    assert addresses_of(xml) == ["192.168.56.1/255.255.255.0", "192.168.57.1/25"]
+    assert str(free_network(addresses_of(xml))) == "192.168.58.0/24"
+    assert addresses_of("") == [], "it went away meanwhile"
 
 
 def test_virtualbox_lists_machines_by_name_and_id() -> None:
