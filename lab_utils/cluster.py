@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from lab_utils import proxies
 from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
 from lab_utils.paths import state_dir
-from lab_utils.run import Result, run
+from lab_utils.run import Result, run_kubectl
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api
@@ -300,7 +300,8 @@ class Cluster:
         timeout *= self.patience
         words = patiently(words, self.patience)
         argv = [self.record.kubectl, "--kubeconfig", str(self.kubeconfig), *words]
-        return run(argv, input=input, check=check, timeout=timeout, env=past_proxies(self.record, os.environ))
+        direct = past_proxies(self.record, os.environ)
+        return run_kubectl(argv, patience=self.patience, timeout=timeout, input=input, env=direct, check=check)
 
     def get(self, *words: str) -> Any:
         """`kubectl get … -o json`, as Python values."""

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,23 @@ def run(
     if check and code != 0:
         raise CommandFailed(words, code, result.stdout, result.stderr)
     return result
+
+
+# Go gives a handshake ten seconds (net/http, DefaultTransport), and kubectl has no option for more. Nothing was asked yet.
+UNSENT = "TLS handshake timeout"
+
+
+def run_kubectl(
+    argv: Sequence[str | Path], *, patience: float, timeout: float, input: str | None, env: Mapping[str, str], check: bool
+) -> Result:
+    """`run`, for a kubectl whose API server may be on an emulated machine, where ten seconds are not always enough."""
+    deadline = time.monotonic() + timeout
+    said = run(argv, input=input, timeout=timeout, env=env, check=False)
+    while not said.ok and UNSENT in said.stderr and patience > 1 and time.monotonic() < deadline:
+        said = run(argv, input=input, timeout=timeout, env=env, check=False)
+    if check and not said.ok:
+        raise CommandFailed([str(word) for word in argv], said.code, said.stdout, said.stderr)
+    return said
 
 
 def follow(

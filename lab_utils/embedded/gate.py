@@ -21,7 +21,7 @@ from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
 from lab_utils.errors import CommandFailed, Unhealthy
 from lab_utils.progress import Progress
-from lab_utils.run import Result, run
+from lab_utils.run import Result, run_kubectl
 
 
 class Known(Protocol):
@@ -58,7 +58,7 @@ class Gate:
     def kubectl(self, *words: str, check: bool = True, input: str | None = None) -> Result:
         argv = [self.kubectl_path, "--kubeconfig", self.kubeconfig, *words]
         direct = proxies.around(proxies.servers_of(Path(self.kubeconfig)), os.environ)
-        return run(argv, check=check, timeout=60 * self.factor, input=input, env=direct)
+        return run_kubectl(argv, patience=self.factor, timeout=60 * self.factor, input=input, env=direct, check=check)
 
     def get(self, *words: str) -> Any:
         return json.loads(self.kubectl("get", *words, "-o", "json").stdout)

@@ -46,7 +46,7 @@ def perform(operation: str, request: dict[str, Any], progress: Progress) -> dict
     if not shutil.which("sudo"):
         raise HostLacks(f"this needs root ({WHY}) and there is no sudo", "Run `lab` as root, or use another provider: lab doctor")
     passed = {key: value for key, value in os.environ.items() if key.startswith(("LAB_", "GO", "PIP_")) or key.lower().endswith("_proxy")}
-    if "LAB_CACHE" not in passed:
+    if not passed.get("LAB_CACHE"):
         passed["XDG_CACHE_HOME"] = str(cache_dir().parent)  # the user's own cache; what root adds to it is given back to the user
     passed.update({key: str(Path(passed[key]).expanduser().absolute()) for key in ("LAB_CACHE", "LAB_STATE") if passed.get(key)})
     passed["PATH"] = os.environ["PATH"]

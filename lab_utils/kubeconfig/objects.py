@@ -20,7 +20,7 @@ def remove(cluster: Cluster, *, addons: bool = False) -> None:
     """Namespaces and objects outside of namespaces that carry one of our labels, and wait until they are gone. What labs did to nodes
     is undone first, while there is still a way to them. With `addons`, what `lab up` gave goes, too."""
     undo(cluster)
-    if addons and engine_of(cluster) == "own":
+    if addons and cluster.record.options.get("network_policy") == "own" == engine_of(cluster):
         network_policy.remove(cluster)  # with its rules, which would stay on the nodes
     if addons and (given := in_namespaces(cluster)):
         cluster.kubectl("delete", "-f", "-", "--ignore-not-found", "--wait=false", input=manifest_text(given))

@@ -143,6 +143,8 @@ class Kubeconfig:
         try:
             with progress.step(f"Removing what was made on {server}"):
                 objects.remove(cluster, addons=True)
+            if (engine := record.options.get("network_policy")) not in (None, "", "own"):
+                progress.note(f"{engine} is gone; the chains that it wrote stay on the nodes until they start anew")
         except LabError as error:
             said = (error.stderr if isinstance(error, CommandFailed) else "") if answer.ok else answer.stderr
             raise _kept(record, config.why_no_answer(said, server) if said else error) from None

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.cluster import patiently
-from lab_utils.errors import BadInput
+from lab_utils.cluster import Cluster, ClusterRecord, NodeRecord, patiently
+from lab_utils.errors import BadInput, CommandFailed
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec
 from lab_utils.providers.common import as_it_is, cluster_keys, host_kubectl, with_more
@@ -85,6 +85,26 @@ def test_keys_are_made_anew_when_the_first_time_was_cut_short(tmp_path: Path, mo
 def test_kubectls_own_deadline_is_as_patient_as_ours(said: tuple[str, ...], meant: tuple[str, ...]) -> None:
     assert patiently(said, 20) == meant
     assert patiently(said, 1) == said
+
+
+@pytest.mark.parametrize(("patience", "said"), [(20, "3\n"), (1, "")])
+def test_a_handshake_that_is_too_slow_is_tried_again_where_nodes_are_slow(patience: float, said: str, tmp_path: Path) -> None:
+    """This kubectl comes through at its third attempt."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f"""#!/bin/sh
+echo >> {tmp_path}/tries
+[ $(wc -l < {tmp_path}/tries) -eq 3 ] && echo 3 && exit
+echo 'Unable to connect to the server: net/http: TLS handshake timeout' >&2
+exit 1
+""")
+    kubectl.chmod(0o755)
+    nodes = [NodeRecord("cp", "192.0.2.1", "control-plane", {"patience": patience})]
+    cluster = Cluster(ClusterRecord("lab", "vagrant", "up", str(tmp_path / "kubeconfig"), nodes, kubectl=str(kubectl)), [])
+    assert cluster.kubectl("get", "nodes", check=False).stdout == said
+    if not said:
+        with pytest.raises(CommandFailed, match="TLS handshake timeout"):
+            (tmp_path / "tries").unlink()
+            cluster.kubectl("get", "nodes")
 
 
 def test_whoever_waits_for_kubectl_sees_how_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
