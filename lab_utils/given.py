@@ -35,12 +35,16 @@ def _key(item: dict[str, Any]) -> tuple[str, str, str]:
     return item["kind"], metadata.get("namespace", ""), metadata["name"]
 
 
+def kinds(cluster: Cluster, *, namespaced: bool) -> list[str]:
+    """What can be listed and deleted there. With one broken extension (a metrics-server that is down) kubectl lists the rest, and ends
+    with 1."""
+    asked = ["api-resources", f"--namespaced={str(namespaced).lower()}", "--verbs=list,delete", "-o", "name"]
+    return cluster.kubectl(*asked, check=False).stdout.split() or cluster.kubectl(*asked).stdout.split()
+
+
 def in_namespaces(cluster: Cluster) -> list[dict[str, Any]]:
     """What add-ons put into namespaces that were there before them, such as kube-system; enough of each to delete it."""
-    kinds = cluster.kubectl("api-resources", "--namespaced", "--verbs=list,delete", "-o", "name", check=False).stdout.split()
-    if not kinds:
-        return []
-    said = cluster.kubectl("get", ",".join(kinds), "-A", "-l", GIVEN, "-o", "json", check=False).stdout
+    said = cluster.kubectl("get", ",".join(kinds(cluster, namespaced=True)), "-A", "-l", GIVEN, "-o", "json", check=False).stdout
     fields = ("namespace", "name")
     return [
         {"apiVersion": each["apiVersion"], "kind": each["kind"], "metadata": {key: each["metadata"][key] for key in fields}}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lab_utils import network_policy
 from lab_utils.cluster import Cluster, manifest_text
 from lab_utils.errors import BadInput, Unhealthy
-from lab_utils.given import GIVEN, in_namespaces
+from lab_utils.given import GIVEN, in_namespaces, kinds
 from lab_utils.kubeconfig.access import NAMESPACE, OURS, forget_made
 from lab_utils.labs.workspace import LABEL
 from lab_utils.network_policy import engine_of
@@ -25,11 +25,8 @@ def remove(cluster: Cluster, *, addons: bool = False) -> None:
     if addons and (given := in_namespaces(cluster)):
         cluster.kubectl("delete", "-f", "-", "--ignore-not-found", "--wait=false", input=manifest_text(given))
     labels = (LABEL, OURS, *([GIVEN] if addons else []))
+    listed = ",".join(kind for kind in kinds(cluster, namespaced=False) if kind != "nodes")
     for label in labels:
-        asked = ["api-resources", "--namespaced=false", "--verbs=list,delete", "-o", "name"]
-        # With one broken extension (a metrics-server that is down) it lists the rest, and ends with 1.
-        kinds = cluster.kubectl(*asked, check=False).stdout.split() or cluster.kubectl(*asked).stdout.split()
-        listed = ",".join(kind for kind in kinds if kind != "nodes")
         # Kinds that this user may not list hold nothing that this user made.
         found = cluster.kubectl("get", listed, "-l", label, "-o", "name", check=False).stdout.split()
         if found:
