@@ -1,8 +1,8 @@
 """When is a cluster up? Asked of the cluster itself, at the places that matter.
 
 Not of the static Pods' Ready condition: it lags by the ten seconds of their probes. "Up" means that the API server
-answers /readyz, every node is Ready, the default ServiceAccount is there (without it no Pod is admitted), CoreDNS
-is available, and a Pod on each node that runs CoreDNS answers from every other node.
+answers /readyz, every node is Ready and takes Pods, the default ServiceAccount is there (without it no Pod is admitted),
+CoreDNS is available, and a Pod on each node that runs CoreDNS answers from every other node.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from lab_utils.embedded.state import State
 from lab_utils.errors import CommandFailed, Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.run import Result, run_kubectl
+
+AWAY = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
 
 
 class Known(Protocol):
@@ -105,7 +107,10 @@ class Gate:
         items = self.get("nodes")["items"]
         ready = {item["metadata"]["name"] for item in items if self._ready(item["metadata"]["name"], item["status"].get("conditions", []))}
         late = [name for name in self.state.nodes if name not in ready]
-        return f"not Ready: {', '.join(late)}" if late else ""
+        if late:
+            return f"not Ready: {', '.join(late)}"
+        shunned = [item["metadata"]["name"] for item in items if item["metadata"]["name"] in self.state.nodes and still_shunned(item)]
+        return f"still tainted as not Ready: {', '.join(shunned)}" if shunned else ""
 
     def account_missing(self) -> str:
         return "" if self.kubectl("get", "serviceaccount", "default", check=False).ok else "the ServiceAccount is not made yet"
@@ -150,6 +155,12 @@ class Gate:
 
     def _since(self, node: str) -> float:
         return self.since if node in self.restarted else 0.0
+
+
+def still_shunned(node: dict[str, Any]) -> bool:
+    """A node says itself that it is Ready; the controller that had tainted it takes the taint off when it looks again, up to five seconds
+    later (NodeMonitorPeriod in pkg/controller/nodelifecycle). Until then no Pod is scheduled there. Pure."""
+    return any(taint["key"] in AWAY for taint in node["spec"].get("taints", []))
 
 
 def proxy_has_synced(healthz: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab_utils.embedded.gate import proxy_has_synced
+from lab_utils.embedded.gate import proxy_has_synced, still_shunned
 
 TIMES = {"lastUpdated": "2026-11-29T08:00:00Z", "currentTime": "2026-11-29T08:00:00Z", "nodeEligible": True}
 WRITTEN = {"lastUpdated": "2026-11-29T08:00:00Z", "healthy": True}
@@ -31,3 +31,18 @@ def test_kube_proxy_has_written_its_rules(said: dict[str, Any] | None, synced: b
 @pytest.mark.parametrize("said", ["", "404 page not found"], ids=["nobody answers", "somebody else answers"])
 def test_no_answer_is_no_kube_proxy(said: str) -> None:
     assert not proxy_has_synced(said)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shunned"),
+    [
+        ({}, False),
+        ({"taints": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]}, False),
+        ({"taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}, False),
+        ({"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute", "timeAdded": "2026-11-29T16:49:55Z"}]}, True),
+        ({"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]}, True),
+    ],
+    ids=["no taint", "a control plane", "cordoned by hand", "not yet looked at again", "unreachable until now"],
+)
+def test_a_ready_node_takes_no_pods_before_its_taint_is_off(spec: dict[str, Any], shunned: bool) -> None:
+    assert still_shunned({"metadata": {"name": "w1"}, "spec": spec}) is shunned
