@@ -40,11 +40,12 @@ def bootstrap(new: State, kubectl: str, progress: Progress) -> str:
     with kubeconfig_file(kubeconfig) as file:
         gate = Gate(new, kubectl, file, progress)
         images = new.options["images"]
-        network_manifest = kubeadm.flannel(flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"])
+        network_manifest = kubeadm.flannel(api=ip, flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"])
         gate.kubectl("apply", "-f", "-", input=network_manifest)
         if new.workers:
             with progress.step(f"kubeadm join on {', '.join(new.workers)}"):
                 ca = kubeadm.ca_hash(kubeadm.ca_of(admin))
+                gate.token(new.token)
                 each(new.workers, lambda name: _join(new, name, f"{ip}:6443", ca), leave=True)
         with progress.step("Waiting until Pods reach each other on every node"):
             gate.everything()

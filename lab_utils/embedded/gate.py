@@ -85,6 +85,17 @@ class Gate:
             "a ready API server", lambda: "" if self.kubectl("get", "--raw=/readyz", check=False).ok else "/readyz does not answer yet"
         )
 
+    def token(self, token: str) -> None:
+        """Until a joining node can trust what it reads: the controller-manager signs it with the token. kubeadm looks for the signature
+        every five seconds (DiscoveryRetryInterval in cmd/kubeadm/app/constants)."""
+        sign = f"jws-kubeconfig-{token.partition('.')[0]}"
+
+        def missing() -> str:
+            signed = sign in self.get("configmap", "cluster-info", "-n", "kube-public")["data"]
+            return "" if signed else "the controller-manager has not signed cluster-info yet"
+
+        self.until("a token that nodes can join with", missing)
+
     def everything(self) -> None:
         for what, holds in self.conditions().items():
             self.until(what, holds)
@@ -159,7 +170,7 @@ class Gate:
 
 def still_shunned(node: dict[str, Any]) -> bool:
     """A node says itself that it is Ready; the controller that had tainted it takes the taint off when it looks again, up to five seconds
-    later (NodeMonitorPeriod in pkg/controller/nodelifecycle). Until then no Pod is scheduled there. Pure."""
+    later (--node-monitor-period of kube-controller-manager). Until then no Pod is scheduled there. Pure."""
     return any(taint["key"] in AWAY for taint in node["spec"].get("taints", []))
 
 

@@ -164,6 +164,14 @@ def manifest(name: str, **values: str) -> str:
 DEVICE_OF_NODE_IP = "$(NODE_IP)"
 
 
-def flannel(*, flannel_image: str, plugin_image: str, backend: dict[str, Any] | None = None, iface: str = "eth0") -> str:
-    kind = json.dumps(backend or {"Type": "vxlan"})
-    return manifest("flannel", POD_SUBNET=POD_SUBNET, BACKEND=kind, FLANNEL=flannel_image, CNI_PLUGIN=plugin_image, IFACE=iface)
+def flannel(*, api: str, flannel_image: str, plugin_image: str, backend: dict[str, Any] | None = None, iface: str = "eth0") -> str:
+    """`api`: the API server's host, as every node reaches it without a Service."""
+    return manifest(
+        "flannel",
+        POD_SUBNET=POD_SUBNET,
+        BACKEND=json.dumps(backend or {"Type": "vxlan"}),
+        FLANNEL=flannel_image,
+        CNI_PLUGIN=plugin_image,
+        IFACE=iface,
+        API_HOST=api,
+    )

@@ -19,7 +19,7 @@ from lab_utils.embedded import kubeadm
 from lab_utils.embedded.gate import Gate
 from lab_utils.errors import HostLacks, LabError, Unhealthy
 from lab_utils.kind import docker, ports
-from lab_utils.kind.settings import busy_port, did_not_start, read_ports, why_kind_failed
+from lab_utils.kind.settings import busy_port, container_of, did_not_start, read_ports, why_kind_failed
 from lab_utils.progress import Progress
 from lab_utils.providers.common import cached_images
 from lab_utils.run import Result, end_group, follow, run
@@ -150,7 +150,9 @@ def furnish(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) ->
                 each(missing, partial(_put_plugin, name=name, path=path))
     load_cached_images(record, nodes, progress)
     names = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
-    network = kubeadm.flannel(flannel_image=names["flannel"], plugin_image=names["flannel-cni-plugin"])
+    # By the container's name: Docker may give it another address when it starts it again.
+    cp = container_of(record.name, nodes[0].name)
+    network = kubeadm.flannel(api=cp, flannel_image=names["flannel"], plugin_image=names["flannel-cni-plugin"])
     gate(record, nodes, progress).kubectl("apply", "-f", "-", input=network)
 
 

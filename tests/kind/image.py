@@ -17,6 +17,7 @@ from lab_utils.artifacts.versions import pinned
 from lab_utils.embedded import kubeadm
 from lab_utils.progress import Progress
 from lab_utils.run import run
+from tests.bench.bench_kind import NAME as RACER
 from tests.kind import runtime
 
 NAME = "lab.local/kind-node:" + pinned().program("kubelet").version
@@ -55,7 +56,8 @@ def _files(base: Path, over: Path) -> None:
     for unit in ENABLED:
         (wants / f"{unit}.service").symlink_to(f"/etc/systemd/system/{unit}.service")
     # What stock kind applies as its Pod network: flannel, for kindnet is not among the course's images. Its Pod subnet is kind's default.
-    network = kubeadm.flannel(flannel_image=pinned().image("flannel").name, plugin_image=pinned().image("flannel-cni-plugin").name)
+    images = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
+    network = kubeadm.flannel(api=f"{RACER}-control-plane", flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"])
     manifests = over / "kind/manifests"
     manifests.mkdir()
     (manifests / "default-cni.yaml").write_text(network)
