@@ -150,10 +150,15 @@ class Watcher:
         self._line(f" {mark} {grade.student[:40]:<24} {score:>9}  {grade.seconds:6.1f} s   {rest}{why}")
 
     def again(self, entry: Any, why: str) -> None:
-        self._line(f" ↻ {entry.student[:40]:<24} is graded once more; the first time something went wrong here: {why[:200]}")
+        self._line(f" ↻ {entry.student[:40]:<24} is graded once more; the first time something went wrong here: {both_ends(why)}")
 
     def _line(self, text: str) -> None:
         click.echo(text.encode(sys.stderr.encoding or "utf-8", "replace").decode(sys.stderr.encoding or "utf-8"), err=True)
+
+
+def both_ends(why: str, most: int = 300) -> str:
+    """Of a command that failed, what it was stands first and what it said last. Pure."""
+    return why if len(why) <= most else f"{why[: most // 3]} … {why[-(most * 2 // 3) :]}"
 
 
 def _duration(seconds: float) -> str:

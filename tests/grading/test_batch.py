@@ -20,7 +20,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from lab_utils.cli.grade import grade
+from lab_utils.cli.grade import both_ends, grade
 from lab_utils.grading import batch, clusters
 from lab_utils.grading.results import Grade
 from lab_utils.grading.worker import WorkerFailed
@@ -332,6 +332,12 @@ def test_an_accident_of_ours_is_told_and_the_submission_is_graded_once_more(
     done = CliRunner().invoke(grade, words, standalone_mode=False)
     assert (done.return_value, len(tries)) == (0, 2)
     assert "ada" in done.stderr and "once more" in done.stderr and "node w1 does not answer by ssh" in done.stderr
+
+
+def test_a_long_command_does_not_hide_what_it_said() -> None:
+    why = f"`kubectl --kubeconfig {'/a/long/path' * 60} get pods` ended with code 1: net/http: TLS handshake timeout"
+    assert both_ends(why).startswith("`kubectl --kubeconfig /a") and both_ends(why).endswith("TLS handshake timeout")
+    assert len(both_ends(why)) <= 303 and both_ends("short") == "short"
 
 
 def test_a_run_in_which_nothing_is_left_to_grade_needs_no_cluster(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
