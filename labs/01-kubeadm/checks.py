@@ -63,7 +63,7 @@ def _(lab: Workspace) -> None:
         node.put(machine(driver, node.patience).encode(), MACHINE)
         node.put(waits(node.patience, node.role == "control-plane").encode(), WAITS)
         node.put((",".join(ignored(node)) + "\n").encode(), IGNORE)
-    lab.node("cp").put(flannel().encode(), FLANNEL)
+    lab.node("cp").put(flannel(lab.node("cp").ip).encode(), FLANNEL)
     for name, text in slow.patches(lab.node("cp").patience).items():
         lab.node("cp").put(text.encode(), f"{slow.PATCHES}/{name}")
     for node in lab.nodes:
@@ -92,9 +92,11 @@ def ignored(node: Node) -> list[str]:
     return ["NumCPU", "Mem", *(["SystemVerification", "Swap"] if contained else [])]
 
 
-def flannel() -> str:
+def flannel(api: str) -> str:
     images = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
-    return kubeadm.flannel(flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"], iface=kubeadm.DEVICE_OF_NODE_IP)
+    return kubeadm.flannel(
+        api=api, flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"], iface=kubeadm.DEVICE_OF_NODE_IP
+    )
 
 
 def break_it(lab: Workspace, name: str, **options: Any) -> None:
