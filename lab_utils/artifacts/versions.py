@@ -105,6 +105,9 @@ class Versions:
                 return image
         raise BadInput(f"no image {name!r} is pinned", f"There are: {', '.join(sorted(self.images))}")
 
+    def image_names(self, *keys: str) -> dict[str, str]:
+        return {key: self.image(key).name for key in keys}
+
     def of(self, component: str) -> list[Program]:
         return [program for program in self.programs.values() if program.component == component]
 

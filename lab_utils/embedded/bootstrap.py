@@ -39,9 +39,7 @@ def bootstrap(new: State, kubectl: str, progress: Progress) -> str:
         kubeconfig = kubeadm.user_kubeconfig(admin, new.name)
     with kubeconfig_file(kubeconfig) as file:
         gate = Gate(new, kubectl, file, progress)
-        images = new.options["images"]
-        network_manifest = kubeadm.flannel(api=ip, flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"])
-        gate.kubectl("apply", "-f", "-", input=network_manifest)
+        gate.kubectl("apply", "-f", "-", input=kubeadm.flannel(api=ip, images=new.options["images"]))
         if new.workers:
             with progress.step(f"kubeadm join on {', '.join(new.workers)}"):
                 ca = kubeadm.ca_hash(kubeadm.ca_of(admin))

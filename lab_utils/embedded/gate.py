@@ -115,12 +115,11 @@ class Gate:
         }
 
     def nodes_missing(self) -> str:
-        items = self.get("nodes")["items"]
-        ready = {item["metadata"]["name"] for item in items if self._ready(item["metadata"]["name"], item["status"].get("conditions", []))}
-        late = [name for name in self.state.nodes if name not in ready]
+        there = {node["metadata"]["name"]: node for node in self.get("nodes")["items"]}
+        late = [name for name in self.state.nodes if name not in there or not self._ready(there[name])]
         if late:
             return f"not Ready: {', '.join(late)}"
-        shunned = [item["metadata"]["name"] for item in items if item["metadata"]["name"] in self.state.nodes and still_shunned(item)]
+        shunned = [name for name in self.state.nodes if still_shunned(there[name])]
         return f"still tainted as not Ready: {', '.join(shunned)}" if shunned else ""
 
     def account_missing(self) -> str:
@@ -153,9 +152,9 @@ class Gate:
                 return f"from node {node}, no answer of {said.stdout.split() or said.stderr.strip()}"
         return ""
 
-    def _ready(self, name: str, conditions: list[dict[str, Any]]) -> bool:
-        said = [c for c in conditions if c["type"] == "Ready" and c["status"] == "True"]
-        return any(_epoch(c.get("lastHeartbeatTime")) >= self._since(name) for c in said)
+    def _ready(self, node: dict[str, Any]) -> bool:
+        said = [c for c in node["status"].get("conditions", []) if c["type"] == "Ready" and c["status"] == "True"]
+        return any(_epoch(c.get("lastHeartbeatTime")) >= self._since(node["metadata"]["name"]) for c in said)
 
     def _pod_ready(self, pod: dict[str, Any]) -> bool:
         if pod["metadata"].get("deletionTimestamp") or not pod["status"].get("podIP"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
@@ -164,14 +164,10 @@ def manifest(name: str, **values: str) -> str:
 DEVICE_OF_NODE_IP = "$(NODE_IP)"
 
 
-def flannel(*, api: str, flannel_image: str, plugin_image: str, backend: dict[str, Any] | None = None, iface: str = "eth0") -> str:
-    """`api`: the API server's host, as every node reaches it without a Service."""
-    return manifest(
-        "flannel",
-        POD_SUBNET=POD_SUBNET,
-        BACKEND=json.dumps(backend or {"Type": "vxlan"}),
-        FLANNEL=flannel_image,
-        CNI_PLUGIN=plugin_image,
-        IFACE=iface,
-        API_HOST=api,
-    )
+FLANNEL_IMAGES = ("flannel", "flannel-cni-plugin")  # as versions.toml calls them
+
+
+def flannel(*, api: str, images: Mapping[str, str], iface: str = "eth0") -> str:
+    """`api`: the API server's host, as every node reaches it without a Service; `images`: the names of FLANNEL_IMAGES."""
+    names = {"FLANNEL": images["flannel"], "CNI_PLUGIN": images["flannel-cni-plugin"]}
+    return manifest("flannel", POD_SUBNET=POD_SUBNET, IFACE=iface, API_HOST=api, **names)

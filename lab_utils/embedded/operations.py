@@ -48,13 +48,12 @@ def prepare(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     artifacts.prepare(progress)
     if request.get("prune"):
         _prune(progress)
-    images = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
     return {
         "lower": str(artifacts.node_root(progress)),
         "store": str(artifacts.image_store(progress)),
         "kubectl": str(artifacts.binary("kubectl", progress)),
         "kubernetes": pinned().program("kubeadm").version,
-        "images": images,
+        "images": pinned().image_names(*kubeadm.FLANNEL_IMAGES),
     }
 
 

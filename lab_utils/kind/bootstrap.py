@@ -149,10 +149,9 @@ def furnish(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) ->
             for name, path in found.items():
                 each(missing, partial(_put_plugin, name=name, path=path))
     load_cached_images(record, nodes, progress)
-    names = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
     # By the container's name: Docker may give it another address when it starts it again.
     cp = container_of(record.name, nodes[0].name)
-    network = kubeadm.flannel(api=cp, flannel_image=names["flannel"], plugin_image=names["flannel-cni-plugin"])
+    network = kubeadm.flannel(api=cp, images=pinned().image_names(*kubeadm.FLANNEL_IMAGES))
     gate(record, nodes, progress).kubectl("apply", "-f", "-", input=network)
 
 

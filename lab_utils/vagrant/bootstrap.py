@@ -95,15 +95,13 @@ class Bootstrap:
             admin = cp.run(["cat", "/etc/kubernetes/admin.conf"], check=True).stdout
             write_kubeconfig(Path(self.record.kubeconfig), kubeadm.user_kubeconfig(admin, self.record.name))
         gate = self.gate()
-        names = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
-        network = kubeadm.flannel(
-            api=cp.ip, flannel_image=names["flannel"], plugin_image=names["flannel-cni-plugin"], iface=kubeadm.DEVICE_OF_NODE_IP
-        )
+        images = pinned().image_names(*kubeadm.FLANNEL_IMAGES)
+        network = kubeadm.flannel(api=cp.ip, images=images, iface=kubeadm.DEVICE_OF_NODE_IP)
         gate.kubectl("apply", "-f", "-", input=network)
         if self.workers:
             ca = kubeadm.ca_hash(kubeadm.ca_of(admin))
-            gate.token(token)
             with self.progress.step(f"kubeadm join on {', '.join(node.name for node in self.workers)}"):
+                gate.token(token)
                 each(self.workers, lambda node: self._join(node, token, f"{cp.ip}:6443", ca))
         with self.progress.step("Waiting until Pods reach each other on every node"):
             gate.everything()

@@ -93,10 +93,7 @@ def ignored(node: Node) -> list[str]:
 
 
 def flannel(api: str) -> str:
-    images = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
-    return kubeadm.flannel(
-        api=api, flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"], iface=kubeadm.DEVICE_OF_NODE_IP
-    )
+    return kubeadm.flannel(api=api, images=pinned().image_names(*kubeadm.FLANNEL_IMAGES), iface=kubeadm.DEVICE_OF_NODE_IP)
 
 
 def break_it(lab: Workspace, name: str, **options: Any) -> None:

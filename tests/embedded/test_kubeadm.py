@@ -74,19 +74,16 @@ def test_the_proxy_mode_is_passed_on(mode: str) -> None:
 
 
 def test_flannel_has_its_images_and_the_pod_subnet() -> None:
-    text = kubeadm.flannel(api="172.31.64.11", flannel_image="example.org/flannel:1", plugin_image="example.org/plugin:1")
-    kinds = [document["kind"] for document in yaml.safe_load_all(text)]
+    images = {"flannel": "example.org/flannel:1", "flannel-cni-plugin": "example.org/plugin:1"}
+    text = kubeadm.flannel(api="172.31.64.11", images=images)
+    *_, daemon = documents = list(yaml.safe_load_all(text))
+    kinds = [document["kind"] for document in documents]
     assert kinds[0] == "Namespace"
     assert kinds[-1] == "DaemonSet"
     assert f'"Network": "{kubeadm.POD_SUBNET}"' in text
     assert "{FLANNEL}" not in text and "example.org/flannel:1" in text
     # It does not wait for kube-proxy's rules.
-    assert {"name": "KUBERNETES_SERVICE_HOST", "value": "172.31.64.11"} in _daemon(text)["containers"][0]["env"]
-
-
-def _daemon(manifest: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(each for each in yaml.safe_load_all(manifest) if each["kind"] == "DaemonSet")
-    return found["spec"]["template"]["spec"]  # type: ignore[no-any-return]
+    assert {"name": "KUBERNETES_SERVICE_HOST", "value": "172.31.64.11"} in daemon["spec"]["template"]["spec"]["containers"][0]["env"]
 
 
 def test_the_hash_of_a_ca_is_what_openssl_computes() -> None:

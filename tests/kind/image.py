@@ -56,8 +56,7 @@ def _files(base: Path, over: Path) -> None:
     for unit in ENABLED:
         (wants / f"{unit}.service").symlink_to(f"/etc/systemd/system/{unit}.service")
     # What stock kind applies as its Pod network: flannel, for kindnet is not among the course's images. Its Pod subnet is kind's default.
-    images = {key: pinned().image(key).name for key in ("flannel", "flannel-cni-plugin")}
-    network = kubeadm.flannel(api=f"{RACER}-control-plane", flannel_image=images["flannel"], plugin_image=images["flannel-cni-plugin"])
+    network = kubeadm.flannel(api=f"{RACER}-control-plane", images=pinned().image_names(*kubeadm.FLANNEL_IMAGES))
     manifests = over / "kind/manifests"
     manifests.mkdir()
     (manifests / "default-cni.yaml").write_text(network)

@@ -223,7 +223,8 @@ def test_down_of_a_cluster_that_is_not_ours_touches_nothing(own_state: Path) -> 
 
 
 def test_machines_have_flannel_on_the_nodes_own_network() -> None:
-    text = kubeadm.flannel(api="192.168.56.10", flannel_image="flannel:1", plugin_image="plugin:1", iface=kubeadm.DEVICE_OF_NODE_IP)
+    images = {"flannel": "flannel:1", "flannel-cni-plugin": "plugin:1"}
+    text = kubeadm.flannel(api="192.168.56.10", images=images, iface=kubeadm.DEVICE_OF_NODE_IP)
     daemon = next(each for each in yaml.safe_load_all(text) if each["kind"] == "DaemonSet")["spec"]["template"]["spec"]["containers"][0]
     assert "--iface=$(NODE_IP)" in daemon["args"]
     # Kubernetes puts a variable of this container in its place: the node's InternalIP, which is what --node-ip says.
