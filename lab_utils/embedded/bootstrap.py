@@ -39,7 +39,8 @@ def bootstrap(new: State, kubectl: str, progress: Progress) -> str:
         kubeconfig = kubeadm.user_kubeconfig(admin, new.name)
     with kubeconfig_file(kubeconfig) as file:
         gate = Gate(new, kubectl, file, progress)
-        gate.kubectl("apply", "-f", "-", input=kubeadm.flannel(api=ip, images=new.options["images"]))
+        network = kubeadm.flannel(api=ip, images=new.options["images"], patience=patience())
+        gate.kubectl("apply", "-f", "-", input=network)
         if new.workers:
             with progress.step(f"kubeadm join on {', '.join(new.workers)}"):
                 ca = kubeadm.ca_hash(kubeadm.ca_of(admin))

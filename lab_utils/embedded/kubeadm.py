@@ -167,7 +167,8 @@ DEVICE_OF_NODE_IP = "$(NODE_IP)"
 FLANNEL_IMAGES = ("flannel", "flannel-cni-plugin")  # as versions.toml calls them
 
 
-def flannel(*, api: str, images: Mapping[str, str], iface: str = "eth0") -> str:
+def flannel(*, api: str, images: Mapping[str, str], iface: str = "eth0", patience: float = 1) -> str:
     """`api`: the API server's host, as every node reaches it without a Service; `images`: the names of FLANNEL_IMAGES."""
     names = {"FLANNEL": images["flannel"], "CNI_PLUGIN": images["flannel-cni-plugin"]}
-    return manifest("flannel", POD_SUBNET=POD_SUBNET, IFACE=iface, API_HOST=api, **names)
+    words = ", ".join(["--ip-masq", "--kube-subnet-mgr", f'"--iface={iface}"', *slow.flannel(patience)])
+    return manifest("flannel", POD_SUBNET=POD_SUBNET, API_HOST=api, ARGUMENTS=words, **names)

@@ -96,7 +96,7 @@ class Bootstrap:
             write_kubeconfig(Path(self.record.kubeconfig), kubeadm.user_kubeconfig(admin, self.record.name))
         gate = self.gate()
         images = pinned().image_names(*kubeadm.FLANNEL_IMAGES)
-        network = kubeadm.flannel(api=cp.ip, images=images, iface=kubeadm.DEVICE_OF_NODE_IP)
+        network = kubeadm.flannel(api=cp.ip, images=images, iface=kubeadm.DEVICE_OF_NODE_IP, patience=self.patience)
         gate.kubectl("apply", "-f", "-", input=network)
         if self.workers:
             ca = kubeadm.ca_hash(kubeadm.ca_of(admin))

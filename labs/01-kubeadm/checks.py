@@ -63,7 +63,7 @@ def _(lab: Workspace) -> None:
         node.put(machine(driver, node.patience).encode(), MACHINE)
         node.put(waits(node.patience, node.role == "control-plane").encode(), WAITS)
         node.put((",".join(ignored(node)) + "\n").encode(), IGNORE)
-    lab.node("cp").put(flannel(lab.node("cp").ip).encode(), FLANNEL)
+    lab.node("cp").put(flannel(lab.node("cp")).encode(), FLANNEL)
     for name, text in slow.patches(lab.node("cp").patience).items():
         lab.node("cp").put(text.encode(), f"{slow.PATCHES}/{name}")
     for node in lab.nodes:
@@ -92,8 +92,9 @@ def ignored(node: Node) -> list[str]:
     return ["NumCPU", "Mem", *(["SystemVerification", "Swap"] if contained else [])]
 
 
-def flannel(api: str) -> str:
-    return kubeadm.flannel(api=api, images=pinned().image_names(*kubeadm.FLANNEL_IMAGES), iface=kubeadm.DEVICE_OF_NODE_IP)
+def flannel(cp: Node) -> str:
+    images = pinned().image_names(*kubeadm.FLANNEL_IMAGES)
+    return kubeadm.flannel(api=cp.ip, images=images, iface=kubeadm.DEVICE_OF_NODE_IP, patience=cp.patience)
 
 
 def break_it(lab: Workspace, name: str, **options: Any) -> None:

@@ -11,7 +11,12 @@ from tests.v2.guest import Guest
 MEMORY = "5G"
 MINUTES = 120
 
-# The first processor that QEMU offers is twenty years old; `max` is all that it can emulate. net.ifnames: the one card is eth0.
+# The first processor that QEMU offers is twenty years old; `max` is all that it can emulate. With "erms" it says that `rep movsb` is the
+# fast way to copy, which is one emulated step for each byte: without it the kernel writes twice as fast, and boots by a third faster.
+PROCESSOR = "max"
+SLOW_WHEN_EMULATED = "erms"
+
+# net.ifnames: the one card is eth0.
 KERNEL = "root=/dev/vda rw console=ttyS0,115200 net.ifnames=0 biosdevname=0 mitigations=off quiet"
 
 # The kernel does not trust the emulated processors' time stamp counters ("TSCs unsynchronized") and reads the clock from the HPET: a
@@ -22,7 +27,8 @@ EMULATED = "tsc=reliable clocksource=tsc no5lvl"
 
 def boot(guest: Guest, console: Path, on_line: Callable[[str], object], *, accelerator: str = "tcg", bare: bool = False) -> int:
     """Run the machine until it switches itself off. Ctrl-C ends it. Returns QEMU's code, 124 when it took too long."""
-    machine = ["qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", "-cpu", "max", "-smp", "2", "-m", MEMORY]
+    processor = f"{PROCESSOR},-{SLOW_WHEN_EMULATED}" if accelerator == "tcg" else PROCESSOR
+    machine = ["qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", "-cpu", processor, "-smp", "2", "-m", MEMORY]
     disk = ["-drive", f"file={guest.disk},if=virtio,format=raw,cache=unsafe"]
     words = [KERNEL, *([EMULATED] if accelerator == "tcg" else []), *(["lab.bare"] if bare else [])]
     kernel = ["-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", " ".join(words)]

@@ -16,7 +16,7 @@ from lab_utils.artifacts.chroot import in_root
 from lab_utils.errors import ArtifactFailed, CommandFailed
 from lab_utils.progress import Progress
 from lab_utils.run import run
-from tests.v2.machine import EMULATED, KERNEL
+from tests.v2.machine import EMULATED, KERNEL, SLOW_WHEN_EMULATED
 
 DISK_GB = 12  # of which only what is written takes room
 
@@ -38,6 +38,7 @@ VAGRANTFILE = f"""Vagrant.configure("2") do |config|
     folder = File.dirname(File.expand_path(__FILE__))
     machine.driver = "qemu"
     machine.cpu_mode = "maximum"
+    machine.cpu_feature name: "{SLOW_WHEN_EMULATED}", policy: "disable"
     machine.disk_driver cache: "unsafe"
     machine.kernel = File.join(folder, "vmlinuz")
     machine.initrd = File.join(folder, "initrd.img")
