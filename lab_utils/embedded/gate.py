@@ -148,7 +148,7 @@ class Gate:
         script = "".join(f"{curl} http://{address}:8181/ready || echo {address};" for address in addresses)
         for node in self.state.nodes:
             said = self.on_node(node, ["sh", "-c", script])
-            if said.stdout.strip() or said.stderr.strip():
+            if (said.stdout.strip() or said.stderr.strip()) and not kept_free(self.get("node", node)):
                 return f"from node {node}, no answer of {said.stdout.split() or said.stderr.strip()}"
         return ""
 
@@ -171,6 +171,12 @@ def still_shunned(node: dict[str, Any]) -> bool:
     """A node says itself that it is Ready; the controller that had tainted it takes the taint off when it looks again, up to five seconds
     later (--node-monitor-period of kube-controller-manager). Until then no Pod is scheduled there. Pure."""
     return any(taint["key"] in AWAY for taint in node["spec"].get("taints", []))
+
+
+def kept_free(node: dict[str, Any]) -> bool:
+    """Has somebody said that no Pod is to run there (`out-of-service`, say)? flannel tolerates that no more than others, so a node that
+    was switched on again has no Pod network before the taint is taken away. Pure."""
+    return any(taint["effect"] == "NoExecute" and taint["key"] not in AWAY for taint in node["spec"].get("taints", []))
 
 
 def proxy_has_synced(healthz: str) -> bool:

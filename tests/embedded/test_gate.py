@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab_utils.embedded.gate import proxy_has_synced, still_shunned
+from lab_utils.embedded.gate import kept_free, proxy_has_synced, still_shunned
 
 TIMES = {"lastUpdated": "2026-11-29T08:00:00Z", "currentTime": "2026-11-29T08:00:00Z", "nodeEligible": True}
 WRITTEN = {"lastUpdated": "2026-11-29T08:00:00Z", "healthy": True}
@@ -46,3 +46,17 @@ def test_no_answer_is_no_kube_proxy(said: str) -> None:
 )
 def test_a_ready_node_takes_no_pods_before_its_taint_is_off(spec: dict[str, Any], shunned: bool) -> None:
     assert still_shunned({"metadata": {"name": "w1"}, "spec": spec}) is shunned
+
+
+@pytest.mark.parametrize(
+    ("taints", "free"),
+    [
+        ([], False),
+        ([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}], False),
+        ([{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}], False),
+        ([{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}], True),
+    ],
+    ids=["no taint", "a control plane", "not yet looked at again", "out of service"],
+)
+def test_nobody_waits_for_the_pod_network_of_a_node_that_is_to_have_no_pods(taints: list[dict[str, str]], free: bool) -> None:
+    assert kept_free({"metadata": {"name": "w1"}, "spec": {"taints": taints}}) is free
