@@ -52,7 +52,8 @@ def test_where_everything_is_slow_kubelet_gives_the_control_plane_more_time_to_a
     patches = {name: yaml.safe_load(text)["spec"]["containers"][0] for name, text in slow.patches(20).items()}
     assert {name.removesuffix("+strategic.yaml") for name in patches} == set(slow.PROBES)
     assert patches["kube-apiserver+strategic.yaml"]["livenessProbe"]["timeoutSeconds"] == 300
-    assert all({"name": "GOMAXPROCS", "value": "1"} in patch["env"] for patch in patches.values())
+    go = [{"name": "GOMAXPROCS", "value": "1"}, {"name": "GOGC", "value": "400"}]
+    assert all(patch["env"] == go for patch in patches.values())
     assert not slow.units(1)
     assert {"name": "watch-progress-notify-interval", "value": "60s"} in slowly["ClusterConfiguration"]["etcd"]["local"]["extraArgs"]
     assert slow.units(20) == {slow.UNITS: "[Manager]\nDefaultEnvironment=GOMAXPROCS=1 GOGC=400\n"}

@@ -13,7 +13,6 @@ MINUTES = 120
 
 # The first processor that QEMU offers is twenty years old; `max` is all that it can emulate. With "erms" it says that `rep movsb` is the
 # fast way to copy, which is one emulated step for each byte: without it the kernel writes twice as fast, and boots by a third faster.
-PROCESSOR = "max"
 SLOW_WHEN_EMULATED = "erms"
 
 # net.ifnames: the one card is eth0.
@@ -27,10 +26,11 @@ EMULATED = "tsc=reliable clocksource=tsc no5lvl"
 
 def boot(guest: Guest, console: Path, on_line: Callable[[str], object], *, accelerator: str = "tcg", bare: bool = False) -> int:
     """Run the machine until it switches itself off. Ctrl-C ends it. Returns QEMU's code, 124 when it took too long."""
-    processor = f"{PROCESSOR},-{SLOW_WHEN_EMULATED}" if accelerator == "tcg" else PROCESSOR
+    emulated = accelerator == "tcg"
+    processor = f"max,-{SLOW_WHEN_EMULATED}" if emulated else "max"
     machine = ["qemu-system-x86_64", "-machine", f"q35,accel={accelerator}", "-cpu", processor, "-smp", "2", "-m", MEMORY]
     disk = ["-drive", f"file={guest.disk},if=virtio,format=raw,cache=unsafe"]
-    words = [KERNEL, *([EMULATED] if accelerator == "tcg" else []), *(["lab.bare"] if bare else [])]
+    words = [KERNEL, *([EMULATED] if emulated else []), *(["lab.bare"] if bare else [])]
     kernel = ["-kernel", str(guest.kernel), "-initrd", str(guest.initrd), "-append", " ".join(words)]
     # A card with an address and a default route, so that there is a way out to be opened; `restrict` lets nothing through it.
     card = ["-netdev", "user,id=n0,restrict=on", "-device", "virtio-net-pci,netdev=n0,romfile="]
