@@ -15,6 +15,7 @@ from typing import Any
 
 from lab_utils.cluster import Cluster, connect
 from lab_utils.errors import BadInput
+from lab_utils.volumes import Volume, look
 
 
 class Stage:
@@ -23,7 +24,7 @@ class Stage:
             raise BadInput(f"{namespace!r} is not a namespace of the book", "Its namespaces begin with book-")  # it is emptied first
         self.cluster = cluster or connect()
         self.namespace = namespace
-        self.close(wait=True)
+        self.empty()
         self.cluster.kubectl("create", "namespace", namespace)
         # A Pod is refused until the controller manager has made the namespace's ServiceAccount.
         self.cluster.wait(lambda: self.quietly("get serviceaccount default --ignore-not-found -o name"), timeout=60)
@@ -64,6 +65,15 @@ class Stage:
         for pod in pods:
             self.wait(f"pod/{pod} condition=Ready", timeout=timeout)
 
-    def close(self, *, wait: bool = False) -> None:
-        """Remove the namespace with all that is in it."""
-        self.cluster.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", f"--wait={str(wait).lower()}")
+    def empty(self) -> None:
+        self.cluster.kubectl("delete", "namespace", self.namespace, "--ignore-not-found")
+
+    def close(self) -> None:
+        """Remove the namespace with all that is in it, and wait: the next chapter may compare nodes with what it finds now."""
+        self.empty()
+        # A volume outlives its claim, and a Pod may be on a node to empty it. Nobody empties those that have `Failed` (chapter 12).
+        self.cluster.wait(lambda: not any(self.will_be_deleted(chain.volume) for chain in look(self.cluster, self.namespace)), timeout=60)
+
+    @staticmethod
+    def will_be_deleted(volume: Volume | None) -> bool:
+        return volume is not None and volume.policy == "Delete" and volume.phase in ("Bound", "Released")

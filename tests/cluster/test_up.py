@@ -12,6 +12,7 @@ import pytest
 
 from lab_utils.cluster import Cluster
 from lab_utils.providers import Fences, provider
+from lab_utils.stage import Stage
 
 pytestmark = pytest.mark.cluster
 
@@ -110,6 +111,21 @@ def test_a_fence_keeps_everybody_in_and_the_cluster_working(cluster: Cluster, we
             chosen.fence(cluster.name, False)
         assert answers() == {"out", "in"}
         server.shutdown()
+
+
+def test_a_chapter_ends_when_nothing_of_it_is_left_on_the_nodes(cluster: Cluster) -> None:
+    """Chapter 06 compares a node with what it was at the chapter's beginning: nothing may go while it is looking."""
+    stage = Stage("book-up-test", cluster)
+    stage.apply(WEB)
+    stage.ready("client")
+
+    def left() -> list[str]:
+        looks = f"crictl pods -q --namespace {stage.namespace}; iptables-save -t nat | grep {stage.namespace}/"
+        return [node.name for node in cluster.nodes if node.run(looks).stdout]
+
+    assert left() == [node.name for node in cluster.nodes]
+    stage.close()
+    assert left() == []
 
 
 def test_a_pod_resolves_names_and_reaches_the_service_by_name(cluster: Cluster, web: str) -> None:
