@@ -6,6 +6,7 @@ What was given is written into the cluster's record, so that a reset brings it b
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
@@ -30,27 +31,33 @@ def give(
     images: Iterable[str] = (),
     network_policy: str = "",
 ) -> None:
-    """Whatever of this the cluster does not have yet."""
-    wanted = sorted(images)
-    if metrics and not serves_metrics(cluster):
-        install_metrics_server(cluster, progress)
-    if storage and not makes_volumes(cluster):
-        install_local_path_provisioner(cluster, progress)
-    if ingress and not serves_ingress(cluster):
-        install_contour(cluster, progress)
-    if network_policy and engine_of(cluster) != network_policy:
-        install_engine(cluster, network_policy, progress)
-    for name in (missing := sorted(set(wanted) - images_on_every_node(cluster)) if wanted else []):
-        pull(cluster, name, progress)
+    """Whatever of this the cluster does not have yet. Each is written down when it is there: what could not be given (no registry, a kernel
+    that lacks something) is not asked for again by the next `up`."""
+    if metrics:
+        if not serves_metrics(cluster):
+            install_metrics_server(cluster, progress)
+        _write_down(cluster, metrics_server=True)
+    if storage:
+        if not makes_volumes(cluster):
+            install_local_path_provisioner(cluster, progress)
+        _write_down(cluster, storage=True)
+    if ingress:
+        if not serves_ingress(cluster):
+            install_contour(cluster, progress)
+        _write_down(cluster, ingress=True)
+    if network_policy:
+        if engine_of(cluster) != network_policy:
+            install_engine(cluster, network_policy, progress)
+        _write_down(cluster, network_policy=network_policy)
+    if wanted := set(images):
+        for name in sorted(wanted - images_on_every_node(cluster)):
+            pull(cluster, name, progress)
+        _write_down(cluster, images=sorted({*cluster.record.options.get("images", ()), *wanted}))
+
+
+def _write_down(cluster: Cluster, **given: Any) -> None:
     options = cluster.record.options
-    given = {
-        "metrics_server": metrics or bool(options.get("metrics_server")),
-        "storage": storage or bool(options.get("storage")),
-        "ingress": ingress or bool(options.get("ingress")),
-        "images": sorted({*options.get("images", ()), *missing}),
-        "network_policy": network_policy or options.get("network_policy", ""),
-    }
-    if any(options.get(name, type(value)()) != value for name, value in given.items()):
+    if {**options, **given} != options:
         cluster.record = cluster.record.but(options={**options, **given})
         cluster.record.save()
 

@@ -1,6 +1,6 @@
 """Where this package keeps things on a machine. Nothing of it lies in the repository.
 
-    cache   downloads, builds, images, node roots; keyed by version and recipe, safe to delete
+    cache   downloads, builds, images, node roots; keyed by version and recipe, safe to delete when there is no cluster
     state   what exists now: clusters and a learner's progress
 
 `LAB_CACHE` and `LAB_STATE` move them, for tests and for machines with a small home.

@@ -48,6 +48,8 @@ def address(url: str) -> str:
     mirror = environ.get("LAB_RELEASES")
     if not mirror:
         return url
+    if urlsplit(mirror).scheme not in ("http", "https"):  # mirror.corp:8080 would be taken for a scheme, and nothing asked
+        raise BadInput(f"LAB_RELEASES={mirror} is no address of a mirror", "Begin it with http:// or https://")
     parts = urlsplit(url)
     return f"{mirror.rstrip('/')}/{parts.netloc}{parts.path}"
 

@@ -24,25 +24,22 @@ INOTIFY_ENOUGH = 8192
 IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 
-def remember(known: State, outside: str) -> None:
-    """Write down what the host says now, before any of it is changed. `outside` is the device by which the nodes shall go out; what was
-    changed for another one is given back."""
+def remember(known: State, ways: list[str]) -> None:
+    """Write down what the host says now, before any of it is changed. `ways` are the devices by which the nodes shall go out; what was
+    changed for others is given back."""
     if not known.of_this_boot:
         known.host_before, known.forward_rules = {}, False
     known.boot = state.boot_id()
-    if known.outside != outside:
-        give_back(known, [str(network.forwarding(known.outside))])
-        known.outside = outside
+    give_back(known, [str(network.forwarding(way)) for way in known.ways if way not in ways])
+    known.ways = ways
     said = {
         NETNS: "mounted" if network.NETNS_DIR.is_mount() else "not mounted",
         BRIDGE_NETFILTER: network.bridge_netfilter(),
         str(INOTIFY): INOTIFY.read_text().strip(),
     }
     said |= {str(file): file.read_text().strip() for file in cgroups.dividing()}
-    if outside:
-        file = network.forwarding(outside)
-        said[str(file)] = file.read_text().strip()
-        known.forward_rules = known.forward_rules or forward.is_closed()
+    said |= {str(file): file.read_text().strip() for file in map(network.forwarding, ways)}
+    known.forward_rules = known.forward_rules or forward.is_closed()
     # Another cluster may have changed it already: then it is that one's record which holds the host's own value.
     elsewhere = {key: value for other in _others(known) for key, value in other.host_before.items()}
     for key, now in said.items():

@@ -142,8 +142,9 @@ class Gate:
         return ""
 
     def traffic_missing(self) -> str:
-        """From each node, the readiness page of every CoreDNS Pod: on other nodes that goes through the Pod network."""
-        addresses = [pod["status"]["podIP"] for pod in self.coredns_pods() if not pod["metadata"].get("deletionTimestamp")]
+        """From each node, the readiness page of every ready CoreDNS Pod: on other nodes that goes through the Pod network. One more may be
+        there that has failed, or that has no address yet."""
+        addresses = [pod["status"]["podIP"] for pod in self.coredns_pods() if self._pod_ready(pod)]
         curl = f"curl -sf -o /dev/null --max-time {2 * self.factor:g}"
         script = "".join(f"{curl} http://{address}:8181/ready || echo {address};" for address in addresses)
         for node in self.state.nodes:

@@ -6,8 +6,8 @@
       w1   ── eth0 ═══ w1 ────┘       (═══ is a veth pair)
 
 The switch has a namespace of its own so that what nodes say to each other never meets the host's firewall
-(a Docker host drops what it forwards). On the host remain: one link, one nft table for the way out, and
-forwarding switched on for two devices; each is recorded before it is changed.
+(a Docker host drops what it forwards). On the host remain: one link, one nft table for the ways out, and
+forwarding switched on for that link and the devices that lead somewhere; each is recorded before it is changed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from lab_utils.run import run, start
 
 NETNS_DIR = Path("/run/netns")
 BRIDGE_SYSCTLS = Path("/proc/sys/net/bridge")
+WIDEST = 8  # 10.0.0.0/8 is the widest network that is anybody's own (RFC 1918)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Plan:
 
 
 def free_subnet(taken: Iterable[str], index: int) -> str:
-    """A /24 that overlaps nothing in `taken`; `index` picks where to begin. Pure."""
+    """A /24 that overlaps nothing in `taken`; `index` picks where to begin. Pure.
+
+    A route wider than any company's network is the way to everything else, and takes no address: the default route, or the halves
+    0.0.0.0/1 and 128.0.0.0/1 by which a VPN goes before it.
+    """
     used = [ipaddress.ip_network(text, strict=False) for text in taken if ":" not in text]
     pool = [
         net
@@ -66,7 +72,7 @@ def free_subnet(taken: Iterable[str], index: int) -> str:
         for net in ipaddress.ip_network(block).subnets(new_prefix=24)
     ]
     for candidate in pool[index:] + pool[:index]:
-        if not any(candidate.overlaps(net) for net in used if net.prefixlen > 0):
+        if not any(candidate.overlaps(net) for net in used if net.prefixlen >= WIDEST):
             return str(candidate)
     raise HostLacks(
         "no free network of 256 addresses was found beside the host's own", "Remove an unused cluster with `lab down`, or leave a VPN"
@@ -116,12 +122,16 @@ def mac(address: str) -> str:
     return "02:6b:" + ":".join(f"{byte:02x}" for byte in ipaddress.ip_address(address).packed)
 
 
-def uplink() -> str:
-    """The host's device towards the outside, or "" where there is none: by which a packet would leave, and not which the default route
-    names. A VPN may leave that one as it is and go before it."""
-    said = run(["ip", "-j", "-4", "route", "get", "1.1.1.1"], check=False)
-    routes = json.loads(said.stdout or "[]") if said.ok else []
-    return str(routes[0].get("dev", "")) if routes else ""
+def leading_somewhere(routes: str) -> list[str]:
+    """Of `ip -j route show table all`, the devices by which packets leave: that of the default route, and perhaps a VPN's, or that of a
+    second network. Other clusters' links are none of them. Pure."""
+    hops = [hop for route in json.loads(routes or "[]") if route.get("type", "unicast") == "unicast" for hop in route.get("nexthops", [route])]
+    return sorted({hop["dev"] for hop in hops if "dev" in hop and hop["dev"] != "lo" and not re.fullmatch(r"kio\d+", hop["dev"])})
+
+
+def ways_out() -> list[str]:
+    """The devices by which the nodes shall go out: all of the host's, as what it reaches is what they should reach."""
+    return leading_somewhere(run(["ip", "-j", "-4", "route", "show", "table", "all"]).stdout)
 
 
 def forwarding(device: str) -> Path:
@@ -129,17 +139,17 @@ def forwarding(device: str) -> Path:
     return Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding")
 
 
-def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> None:
+def open_ways_out(plan: Plan, ways: Iterable[str], *, through_forward_chain: bool) -> None:
     """Let the nodes reach what the host reaches, by NAT; where the host drops what it forwards, past that too.
 
     What is meant for a Pod or a Service that is gone finds no rule on its node and follows the default route: it ends here, and
-    does not go out to be answered by whoever has that address there.
+    does not go out to be answered by whoever has that address there. Two clusters see each other's nodes by their own addresses.
     """
-    for device in (plan.link, outside):
+    for device in (plan.link, *ways):
         forwarding(device).write_text("1")
     rules = f"""
         table ip {plan.link} {{
-            chain out {{ type nat hook postrouting priority srcnat; ip saddr {plan.subnet} oifname "{outside}" masquerade; }}
+            chain out {{ type nat hook postrouting priority srcnat; ip saddr {plan.subnet} oifname != "kio*" masquerade; }}
             chain strays {{
                 type filter hook forward priority filter;
                 iifname "{plan.link}" ip daddr {{ {POD_SUBNET}, {SERVICE_SUBNET} }} reject with icmp type host-unreachable
@@ -151,7 +161,7 @@ def open_way_out(plan: Plan, outside: str, *, through_forward_chain: bool) -> No
         forward.let_through(plan.link)
 
 
-def close_way_out(plan: Plan, *, through_forward_chain: bool) -> None:
+def close_ways_out(plan: Plan, *, through_forward_chain: bool) -> None:
     run(["nft", "delete", "table", "ip", plan.link], check=False)
     if through_forward_chain:
         forward.take_back(plan.link)
@@ -277,7 +287,11 @@ def load_bridge_netfilter() -> None:
 
 
 def unload_bridge_netfilter() -> None:
-    run(["modprobe", "-r", "br_netfilter"], check=False)
+    """Unless somebody has come to rely on it: Docker without its userland proxy and k3s switch it on again for the host's bridges. Nothing
+    counts who uses it, so the kernel would let it go."""
+    switches = [file.read_text().strip() for file in BRIDGE_SYSCTLS.glob("bridge-nf-call-*")]
+    if not any(value == "1" for value in switches):
+        run(["modprobe", "-r", "br_netfilter"], check=False)
 
 
 def forget_netns_mount() -> None:

@@ -164,7 +164,7 @@ def _create(new: State, request: dict[str, Any], progress: Progress) -> dict[str
         kubeconfig = bootstrap(new, request["kubectl"], progress)
     else:
         kubeconfig = ""
-    new.finished = True
+    new.finished, new.resolv_conf = True, node.resolv_conf(new)
     new.save()
     return describe(new, kubeconfig)
 
@@ -209,21 +209,29 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
     since = time.time() - 1
     _unplug(known, stopped)
     _wire(known)
+    moved = known.resolv_conf not in ("", node.resolv_conf(known))
+    if moved:
+        _tell_name_servers(known, running)
     if known.options["bare"]:
         if stopped:
             with progress.step(f"Booting {', '.join(stopped)}"):
                 _boot(known, stopped)
+        _note_name_servers(known)
         return describe(known, kubeconfig)
     with kubeconfig_file(kubeconfig) as file:
         gate = Gate(known, request["kubectl"], file, progress, since=since, restarted=frozenset(stopped))
-        if not stopped:
+        if stopped:
+            _boot_again(known, stopped, gate, progress)
+        if moved and running:
+            progress.note("this machine has other name servers than before: CoreDNS starts anew to learn them, as kubelet told it of the old")
+            gate.kubectl("delete", "pod", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--wait=false", check=False)
+        elif not stopped:
             if not (missing := gate.missing()):
                 return describe(known, kubeconfig)
             progress.note(f"all nodes run, and the cluster does not work: {missing}")
-        else:
-            _boot_again(known, stopped, gate, progress)
         with progress.step("Waiting until Pods reach each other on every node"):
             gate.everything()
+    _note_name_servers(known)
     return describe(known, kubeconfig)
 
 
@@ -326,18 +334,15 @@ def describe(known: State, kubeconfig: str) -> dict[str, Any]:
 
 
 def _wire(known: State) -> None:
-    """The network, and the way out by the device that is the host's now. Of nodes that run nothing is touched."""
-    outside = network.uplink() or known.outside
-    if outside and not network.forwarding(outside).exists():
-        outside = ""  # that device has gone, and no other has come
+    """The network, and the ways out by the devices that the host has now. Of nodes that run nothing is touched."""
+    ways = [way for way in network.ways_out() or known.ways if network.forwarding(way).exists()]
     with state.host_lock():
-        borrowed.remember(known, outside)
+        borrowed.remember(known, ways)
     network.load_bridge_netfilter()
     if int(INOTIFY.read_text()) < INOTIFY_ENOUGH:
         INOTIFY.write_text(str(INOTIFY_ENOUGH))
     network.make(known.plan, known.nodes, {name: known.first_id(name) for name in known.nodes})
-    if outside:
-        network.open_way_out(known.plan, outside, through_forward_chain=known.forward_rules)
+    network.open_ways_out(known.plan, ways, through_forward_chain=known.forward_rules)
 
 
 def _unplug(known: State, stopped: list[str]) -> None:
@@ -357,14 +362,25 @@ def _boot(known: State, names: list[str]) -> None:
     for name in names:
         # A fresh network namespace forwards nothing; a node must.
         node.inside(known, name, ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"], check=False)
-        # As DHCP does it: this machine may be in another network than at the last boot.
+    _tell_name_servers(known, names)
+
+
+def _tell_name_servers(known: State, names: list[str]) -> None:
+    """As DHCP does it: this machine may have come into another network since."""
+    for name in names:
         node.inside(known, name, ["tee", "/etc/resolv.conf"], input=node.resolv_conf(known), check=False)
+
+
+def _note_name_servers(known: State) -> None:
+    if known.resolv_conf != (now := node.resolv_conf(known)):
+        known.resolv_conf = now
+        known.save()
 
 
 def _remove(known: State) -> None:
     for name in known.nodes:
         node.stop(known, name)
-    network.close_way_out(known.plan, through_forward_chain=known.forward_rules and known.of_this_boot)
+    network.close_ways_out(known.plan, through_forward_chain=known.forward_rules and known.of_this_boot)
     network.fence(known.plan, False)
     network.remove(known.plan, known.nodes)
     with state.host_lock():

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -120,7 +121,7 @@ def _converse(words: list[str], message: dict[str, Any], progress: Progress) -> 
                 progress.note("what was begun is being taken back; once more, and that goes on by itself")
                 _hang_up(process, progress)
     if process.returncode != 1:  # which is sudo's own no
-        raise LabError(f"the part of this command that is root ended with code {process.returncode} and without an answer", "Try again")
+        raise LabError(f"the part of this command that is root ended with code {process.returncode} and without an answer", "Try again; above it may say why")
     raise HostLacks("sudo did not let the command run", "Ask whoever administers this machine, or use another provider: lab doctor")
 
 
@@ -185,6 +186,9 @@ def main() -> None:
         _say(**_answer(message))
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(os.EX_SOFTWARE)  # Python's own 1 is also sudo's, when it does not let anything run
 
 
 def _answer(message: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class State:
     owner: int = 0
     finished: bool = False
     restoring: bool = False  # a reset has begun and its files are not all back
-    outside: str = ""  # the host's device towards the outside, when it was last asked for
+    ways: list[str] = field(default_factory=list)  # the host's devices that lead somewhere, when it was last asked for them
+    resolv_conf: str = ""  # what the nodes were told last
     boot: str = ""  # the boot of the host that `host_before` and `forward_rules` tell of
     host_before: dict[str, str] = field(default_factory=dict)  # /proc/sys file → what it said
     forward_rules: bool = False
@@ -116,7 +117,7 @@ def salvaged(name: str, guess: State) -> State:
     """Of a record that does not make sense as a whole, what can still be read: the host's own values above all, to give them back."""
     try:
         said = json.loads((root_state_dir() / name / "state.json").read_text())
-        found = {key: said[key] for key in ("host_before", "forward_rules", "boot", "outside", "groups", "launchers", "nodes", "owner")}
+        found = {key: said[key] for key in ("host_before", "forward_rules", "boot", "ways", "groups", "launchers", "nodes", "owner")}
     except (OSError, ValueError, TypeError, KeyError):
         return guess
     same = all(type(value) is type(getattr(guess, key)) for key, value in found.items())

@@ -49,9 +49,9 @@ def with_more(options: dict[str, Any], spec: ClusterSpec) -> dict[str, Any]:
     return {**options, **more, "images": images, "network_policy": spec.network_policy or options.get("network_policy", "")}
 
 
-def with_addons(cluster: Cluster, progress: Progress) -> Cluster:
-    """The same cluster, with all that its record says it was given."""
-    options = cluster.record.options
+def with_addons(cluster: Cluster, progress: Progress, spec: ClusterSpec | None = None) -> Cluster:
+    """The same cluster, with all that its record says it was given, and what is asked for besides."""
+    options = with_more(cluster.record.options, spec) if spec else cluster.record.options
     if any(options.get(name) for name in ("metrics_server", "storage", "ingress", "images", "network_policy")):
         from lab_utils.addons import give
 
@@ -104,7 +104,10 @@ def cluster_keys(folder: Path) -> dict[str, str]:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    from lab_utils.artifacts import store
+
+    store.make_dir(folder.parent)
+    folder.mkdir(exist_ok=True, mode=0o700)
     for name in ("id_ed25519", "host_ed25519"):
         file = folder / name
         if not file.exists():
@@ -115,6 +118,7 @@ def cluster_keys(folder: Path) -> dict[str, str]:
             draft.touch(mode=0o600)
             draft.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
             draft.replace(file)
+    store.give_back(folder)
     return {
         "authorized_key": (folder / "id_ed25519.pub").read_text().strip(),
         "host_key": (folder / "host_ed25519").read_text(),

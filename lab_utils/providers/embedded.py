@@ -20,7 +20,7 @@ from lab_utils.host.packages import family, how_to_install, packages
 from lab_utils.paths import root_state_dir
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, cluster_keys, locked, ready_nodes, with_addons, with_more
+from lab_utils.providers.common import as_it_is, cluster_keys, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 from lab_utils.run import run
 
@@ -95,7 +95,7 @@ class Embedded:
             kubeconfig=str(folder / "kubeconfig"),
             nodes=[],
             kubernetes=there["made"].get("kubernetes", made["kubernetes"]),
-            options=with_more({**before, "proxy_mode": spec.proxy_mode, "bare": spec.bare, "guarded": spec.guarded}, spec),
+            options={**before, "proxy_mode": spec.proxy_mode, "bare": spec.bare, "guarded": spec.guarded},
             kubectl=made["kubectl"],
         )
         if not (folder / "cluster.json").exists():
@@ -107,7 +107,7 @@ class Embedded:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         _finish(record, answer, keys)
-        return with_addons(connect(spec.name), progress)
+        return with_addons(connect(spec.name), progress, spec)
 
     def down(self, name: str, progress: Progress) -> None:
         with locked(name, progress):
@@ -125,8 +125,8 @@ class Embedded:
             return []  # who may not become root has made none
 
     def reset(self, name: str, progress: Progress) -> Cluster:
-        record = load_record(name)
         with locked(name, progress):
+            record = load_record(name)
             perform("reset", {"name": name, "kubectl": record.kubectl}, progress)
             return with_addons(connect(name), progress)
 
@@ -170,6 +170,8 @@ def groups() -> set[str]:
 
 
 def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str]) -> None:
+    from lab_utils.artifacts import store
+
     folder = record.folder
     config = Path(record.kubeconfig)
     config.touch(mode=0o600)
@@ -179,6 +181,7 @@ def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str])
     nodes = [NodeRecord(node["name"], node["ip"], node["role"], access) for node in answer["nodes"]]
     (folder / "known_hosts").write_text("".join(f"{node.ip} {keys['host_key_public']}\n" for node in nodes))
     record.but(nodes=nodes, state="up").save()
+    store.give_back(folder)  # of `sudo -E lab`, whose home is a user's
 
 
 def _need(usable: Usability) -> None:

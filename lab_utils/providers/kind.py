@@ -21,7 +21,7 @@ from lab_utils.kind.docker import Container
 from lab_utils.kind.node import KindNode
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, host_kubectl, locked, ready_nodes, with_addons, with_more
+from lab_utils.providers.common import as_it_is, host_kubectl, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 from lab_utils.run import last_line
 
@@ -64,10 +64,10 @@ class Kind:
                 )
             check_room(spec.workers + 1, info)
             ports.need_free(wanted)
-            return self._made(_plan(spec, info, progress), progress)
+            return self._made(_plan(spec, info, progress), progress, spec)
 
-    def _made(self, record: ClusterRecord, progress: Progress) -> Cluster:
-        """Make what the record says. Left half-way, for whatever reason, nothing of it remains."""
+    def _made(self, record: ClusterRecord, progress: Progress, spec: ClusterSpec | None = None) -> Cluster:
+        """Make what the record says, and give it what is asked for besides. Left half-way, for whatever reason, nothing of it remains."""
         options = record.options
         text = settings.config(
             record.name, workers=options["workers"], image=options["image"], proxy_mode=options["proxy_mode"], ports=options["ports"]
@@ -93,7 +93,7 @@ class Kind:
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
         record.but(state="up", kubernetes=version, nodes=_settled(record.nodes, found)).save()
-        return with_addons(connect(record.name), progress)
+        return with_addons(connect(record.name), progress, spec)
 
     def _pull(self, image: str, progress: Progress) -> None:
         """kind would pull it itself, without a word about how long that takes."""
@@ -149,8 +149,8 @@ class Kind:
                 gate.everything()
             bootstrap.settle(nodes)  # last: a container that starts takes the name that Docker gave it
             record = record.but(nodes=_settled(record.nodes, found))
-        record.but(options=with_more(record.options, spec)).save()
-        return with_addons(connect(record.name), progress)
+        record.save()
+        return with_addons(connect(record.name), progress, spec)
 
     def down(self, name: str, progress: Progress) -> None:
         """Only what carries our record: a kind cluster of the same name may be somebody's own."""
@@ -179,8 +179,8 @@ class Kind:
         """Deleted and made anew: containers have no snapshots that hold /var, which is where all of Kubernetes' state is."""
         docker.need_kind()
         docker.daemon()
-        record = load_record(name)
         with locked(name, progress):
+            record = load_record(name)
             if record.state != "up":
                 mend = f"Run `lab up --name {name}`"
                 raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", mend)
@@ -233,11 +233,6 @@ def _plan(spec: ClusterSpec, info: dict[str, Any], progress: Progress) -> Cluste
     options: dict[str, Any] = {
         "workers": spec.workers,
         "proxy_mode": spec.proxy_mode,
-        "metrics_server": spec.metrics_server,
-        "storage": spec.storage,
-        "ingress": spec.ingress,
-        "network_policy": spec.network_policy,
-        "images": sorted(spec.images),
         "ports": list(spec.ports),
         "image": os.environ.get("LAB_KIND_IMAGE") or settings.IMAGE,
         # The last of our clusters removes it, also when that is not the one that made it.

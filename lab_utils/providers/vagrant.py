@@ -20,7 +20,7 @@ from lab_utils.errors import BadInput, LabError, NoSuchCluster, Unhealthy
 from lab_utils.paths import state_dir
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
-from lab_utils.providers.common import as_it_is, cached_images, host_kubectl, locked, ready_nodes, with_addons, with_more
+from lab_utils.providers.common import as_it_is, cached_images, host_kubectl, locked, ready_nodes, with_addons
 from lab_utils.providers.ssh import SshNode
 from lab_utils.together import each
 from lab_utils.vagrant import hypervisors, leftovers, machines
@@ -102,7 +102,7 @@ class Vagrant:
             progress.note(f"nothing of it is left; its logs are in {logs}")
             raise
         record.but(state="up").save()
-        return with_addons(connect(spec.name), progress)
+        return with_addons(connect(spec.name), progress, spec)
 
     def _boot(self, record: ClusterRecord, made: Machines, progress: Progress) -> ClusterRecord:
         ready = []
@@ -140,14 +140,13 @@ class Vagrant:
         made = _machines(record)
         since = time.time()
         stopped = self._boot_stopped(record, made, progress)
-        record.but(options=with_more(record.options, spec)).save()
         cluster = connect(record.name)
         if stopped:
             work = Bootstrap(record, cluster.nodes, record.options["patience"], progress)
             work.set_clocks()  # of machines that were paused or saved
             if not record.options["bare"]:
                 work.wait(since)
-        return with_addons(cluster, progress)
+        return with_addons(cluster, progress, spec)
 
     def _boot_stopped(self, record: ClusterRecord, made: Machines, progress: Progress) -> list[str]:
         """Start the machines that do not run; their names."""
@@ -186,8 +185,8 @@ class Vagrant:
         shutil.rmtree(record.folder, ignore_errors=True)
 
     def reset(self, name: str, progress: Progress) -> Cluster:
-        record = load_record(name)
         with locked(name, progress):
+            record = load_record(name)
             if record.state != "up":
                 raise NoSuchCluster(
                     f"cluster {name!r} was never finished, so there is nothing to go back to", f"Run `lab up --name {name}`"
@@ -208,7 +207,7 @@ class Vagrant:
                 work.undo()
                 if not record.options["bare"]:
                     work.init()
-        return with_addons(connect(name), progress)
+            return with_addons(connect(name), progress)
 
     def status(self, record: ClusterRecord) -> list[NodeStatus]:
         machines.need_vagrant()

@@ -61,8 +61,13 @@ class Machines:
         words = ["up", name, f"--provider={self.provider}", "--provision" if provision else "--no-provision"]
         return says.host_key(self._do(words, progress, f"machine {name} could not be started"))
 
+    @property
+    def described(self) -> bool:
+        """Before settings.yaml is written no machine is made, and the Vagrantfile cannot be read."""
+        return (self.folder / "settings.yaml").exists()
+
     def destroy(self, progress: Progress) -> None:
-        if (self.folder / "dot").is_dir():
+        if self.described and (self.folder / "dot").is_dir():
             need_vagrant()
             self._do(["destroy", "--force"], progress, "the machines could not be removed", patient=True)
 
@@ -74,7 +79,7 @@ class Machines:
         self._do(words, progress, f"machine {name} could not be brought back to its snapshot")
 
     def states(self) -> dict[str, str]:
-        return says.states(self._ask(["status"]))
+        return says.states(self._ask(["status"])) if self.described else {}
 
     def boxes(self) -> list[says.Box]:
         return says.boxes(self._ask(["box", "list"]))

@@ -64,11 +64,6 @@ def plan(spec: ClusterSpec, chosen: Settings, provider: str, box: str, progress:
         options={
             "proxy_mode": spec.proxy_mode,
             "bare": spec.bare,
-            "metrics_server": spec.metrics_server,
-            "storage": spec.storage,
-            "ingress": spec.ingress,
-            "network_policy": spec.network_policy,
-            "images": sorted(spec.images),
             "vm_provider": provider,
             "box": box,
             "architecture": arch(),
@@ -161,4 +156,6 @@ def write_settings(record: ClusterRecord, chosen: Settings, progress: Progress) 
 
         cluster["payload"] = str(payload(folder, progress))
     data = {**asdict(chosen), "workers": len(record.nodes) - 1, "provider": record.options["vm_provider"], "cluster": cluster}
-    (folder / "settings.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    draft = folder / "settings.yaml.new"  # where settings.yaml is, it is whole, and machines may have been made (Machines.destroy)
+    draft.write_text(yaml.safe_dump(data, sort_keys=False))
+    draft.replace(folder / "settings.yaml")

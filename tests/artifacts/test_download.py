@@ -293,3 +293,9 @@ def test_a_proxy_without_a_scheme_is_probed(mirror: Mirror, monkeypatch: pytest.
 def test_a_proxy_that_is_no_address_is_named() -> None:
     with pytest.raises(BadInput, match=r"'http://proxy:port' is no address .*https_proxy"):
         download.proxy_place("proxy:port")
+
+
+def test_a_mirror_without_a_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_RELEASES", "mirror.corp:8080")
+    with pytest.raises(BadInput, match=r"LAB_RELEASES=mirror.corp:8080 is no address of a mirror. Begin it with http:// or https://"):
+        download.address(URL)

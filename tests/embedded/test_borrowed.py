@@ -17,8 +17,8 @@ class Host:
         self.folder = folder
         self.boot = "first"
         self.closed = False
-        self.outside = "wlan0"
-        self.opened: list[tuple[str, bool]] = []
+        self.ways = ["wlan0"]
+        self.opened: list[tuple[list[str], bool]] = []
         self.unloaded = 0
         folder.mkdir()
         self.say(inotify="128", ip_forward="0", wlan0="0", eth0="0")
@@ -29,11 +29,11 @@ class Host:
         monkeypatch.setattr(borrowed, "IP_FORWARD", folder / "ip_forward")
         monkeypatch.setattr(network, "forwarding", lambda device: folder / (device or "nothing"))
         monkeypatch.setattr(forward, "is_closed", lambda: self.closed)
-        monkeypatch.setattr(network, "uplink", lambda: self.outside)
+        monkeypatch.setattr(network, "ways_out", lambda: self.ways)
         monkeypatch.setattr(network, "bridge_netfilter", lambda: "not loaded")
         monkeypatch.setattr(network, "unload_bridge_netfilter", self.unload)
-        monkeypatch.setattr(network, "open_way_out", self.open)
-        for name in ("load_bridge_netfilter", "make", "close_way_out", "fence", "unplug", "remove", "forget_netns_mount"):
+        monkeypatch.setattr(network, "open_ways_out", self.open)
+        for name in ("load_bridge_netfilter", "make", "close_ways_out", "fence", "unplug", "remove", "forget_netns_mount"):
             monkeypatch.setattr(network, name, lambda *_, **__: None)
 
     def say(self, **values: str) -> None:
@@ -43,9 +43,9 @@ class Host:
     def says(self, name: str) -> str:
         return (self.folder / name).read_text().strip()
 
-    def open(self, plan: network.Plan, outside: str, *, through_forward_chain: bool) -> None:
-        self.opened.append((outside, through_forward_chain))
-        self.say(**{outside: "1"})
+    def open(self, plan: network.Plan, ways: list[str], *, through_forward_chain: bool) -> None:
+        self.opened.append((ways, through_forward_chain))
+        self.say(**dict.fromkeys(ways, "1"))
 
     def unload(self) -> None:
         self.unloaded += 1
@@ -72,7 +72,7 @@ def down(name: str = "lab") -> None:
 
 def test_a_cluster_leaves_the_host_as_it_was(host: Host) -> None:
     up()
-    assert (host.says("inotify"), host.says("wlan0"), host.opened) == ("8192", "1", [("wlan0", False)])
+    assert (host.says("inotify"), host.says("wlan0"), host.opened) == ("8192", "1", [(["wlan0"], False)])
     down()
     assert (host.says("inotify"), host.says("wlan0"), host.unloaded) == ("128", "0", 1)
 
@@ -137,10 +137,22 @@ def test_after_a_boot_it_is_remembered_anew(host: Host) -> None:
 
 def test_another_way_out_is_taken_and_the_old_one_given_back(host: Host) -> None:
     up()
-    host.outside = "eth0"
+    host.ways = ["eth0"]
     known = up()
-    assert host.opened == [("wlan0", False), ("eth0", False)]
-    assert (host.says("wlan0"), host.says("eth0"), known.outside) == ("0", "1", "eth0")
+    assert host.opened == [(["wlan0"], False), (["eth0"], False)]
+    assert (host.says("wlan0"), host.says("eth0"), known.ways) == ("0", "1", ["eth0"])
+    down()
+    assert (host.says("wlan0"), host.says("eth0")) == ("0", "0")
+
+
+def test_all_ways_are_opened_and_given_back(host: Host) -> None:
+    """A laptop in a VPN that takes a part of the addresses, and whose user then leaves it."""
+    host.ways = ["eth0", "wlan0"]
+    up()
+    assert (host.says("wlan0"), host.says("eth0")) == ("1", "1")
+    host.ways = ["wlan0"]
+    up()
+    assert (host.says("wlan0"), host.says("eth0")) == ("1", "0")
     down()
     assert (host.says("wlan0"), host.says("eth0")) == ("0", "0")
 
@@ -148,7 +160,7 @@ def test_another_way_out_is_taken_and_the_old_one_given_back(host: Host) -> None
 def test_an_old_way_out_that_another_cluster_still_takes_stays_open(host: Host) -> None:
     up("one")
     up("two")
-    host.outside = "eth0"
+    host.ways = ["eth0"]
     up("one")
     assert host.says("wlan0") == "1"
     down("two")
@@ -158,25 +170,25 @@ def test_an_old_way_out_that_another_cluster_still_takes_stays_open(host: Host) 
 def test_a_device_that_has_gone_keeps_no_cluster_from_starting(host: Host) -> None:
     up()
     (host.folder / "wlan0").unlink()
-    host.outside = ""
-    assert up().outside == ""
-    host.outside = "eth0"
-    assert up().outside == "eth0"
+    host.ways = []
+    assert up().ways == []
+    host.ways = ["eth0"]
+    assert up().ways == ["eth0"]
     down()
     assert host.says("eth0") == "0"
 
 
 def test_without_a_way_out_for_now_the_one_before_is_kept(host: Host) -> None:
     up()
-    host.outside = ""
-    assert up().outside == "wlan0"
+    host.ways = []
+    assert up().ways == ["wlan0"]
 
 
 def test_a_firewall_that_came_later_is_noticed(host: Host) -> None:
     up()
     host.closed = True
     assert up().forward_rules
-    assert host.opened[-1] == ("wlan0", True)
+    assert host.opened[-1] == (["wlan0"], True)
     host.closed = False
     assert up().forward_rules, "our two rules are there, and have to be removed"
 

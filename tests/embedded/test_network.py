@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab_utils.embedded import network
-from lab_utils.embedded.network import Plan, free_subnet, mac, parse_nameservers
+from lab_utils.embedded.network import Plan, free_subnet, leading_somewhere, mac, parse_nameservers
 from lab_utils.errors import HostLacks
-from lab_utils.run import Result
 
 
 def test_a_busy_subnet_is_passed_over() -> None:
@@ -26,6 +24,11 @@ def test_a_wide_route_of_the_host_keeps_its_whole_range() -> None:
 
 def test_the_default_route_takes_nothing() -> None:
     assert free_subnet(["0.0.0.0/0"], 0) == free_subnet([], 0)
+
+
+def test_a_vpn_that_takes_everything_in_two_halves_takes_no_address() -> None:
+    """OpenVPN's `redirect-gateway def1`."""
+    assert free_subnet(["0.0.0.0/1", "128.0.0.0/1"], 0) == free_subnet([], 0)
 
 
 def test_a_host_without_any_free_network_is_told_so() -> None:
@@ -61,15 +64,17 @@ def test_a_name_server_on_the_hosts_loopback_is_of_no_use_to_a_node() -> None:
     assert parse_nameservers(text) == ["192.0.2.1"], "nodes have IPv4 alone"
 
 
+NOWHERE = """[{"type":"local","dst":"127.0.0.0/8","dev":"lo","table":"local"},{"type":"local","dst":"192.0.2.2","dev":"eth0","table":"local"},
+ {"dst":"172.31.64.0/24","dev":"kio0","scope":"link"}]"""
+LAN = """[{"dst":"192.0.2.0/24","dev":"eth0","scope":"link"},{"type":"unreachable","dst":"10.0.0.0/8","dev":"dummy0"}]"""
+VPN = """[{"dst":"default","gateway":"192.0.2.1","dev":"wlan0"},{"dst":"10.8.0.0/16","gateway":"10.8.0.1","dev":"tun0"}]"""
+TWO = """[{"dst":"default","nexthops":[{"gateway":"192.0.2.1","dev":"eth0","weight":1},{"gateway":"198.51.100.1","dev":"eth1","weight":1}]}]"""
+
+
 @pytest.mark.parametrize(
-    ("said", "device"),
-    [
-        (Result('[{"dst":"1.1.1.1","gateway":"192.0.2.1","dev":"eth0","prefsrc":"192.0.2.2"}]', "", 0), "eth0"),
-        (Result('[{"dst":"1.1.1.1","dev":"wg0","table":"51820","prefsrc":"10.0.0.2"}]', "", 0), "wg0"),
-        (Result("", "RTNETLINK answers: Network is unreachable", 2), ""),
-    ],
-    ids=["default route", "VPN", "nowhere"],
+    ("routes", "devices"),
+    [(VPN, ["tun0", "wlan0"]), (TWO, ["eth0", "eth1"]), (LAN, ["eth0"]), (NOWHERE, []), ("", [])],
+    ids=["a VPN for a part", "two uplinks", "no default route", "nowhere", "nothing said"],
 )
-def test_the_way_out_is_the_one_that_a_packet_would_take(said: Result, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network, "run", lambda words, check: said)
-    assert network.uplink() == device
+def test_the_ways_out_are_all_that_the_host_has(routes: str, devices: list[str]) -> None:
+    assert leading_somewhere(routes) == devices

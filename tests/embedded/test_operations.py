@@ -81,6 +81,26 @@ class TestUpOfARunningCluster:
         finished()
         assert [each["name"] for each in operations.up(REQUEST, Heard())["nodes"]] == ["cp", "w1"]
 
+    def test_one_that_has_come_into_another_network_learns_its_name_servers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A laptop that was suspended at home and opened at work."""
+        told, asked = [], []
+        self.gate(monkeypatch, lambda gate: "")
+        monkeypatch.setattr(Gate, "kubectl", lambda gate, *words, **_: asked.append(words[:2]))
+        monkeypatch.setattr(node, "inside", lambda known, name, words, *, input, check: told.append((name, *words, input)))
+        monkeypatch.setattr(node, "nameservers", lambda: ["192.168.1.1"])
+        known = finished()
+        known.resolv_conf = "nameserver 192.168.1.1\n"
+        known.save()
+        operations.up(REQUEST, Heard())
+        assert (told, asked) == ([], [])
+        monkeypatch.setattr(node, "nameservers", lambda: ["10.1.0.53"])
+        heard = Heard()
+        operations.up(REQUEST, heard)
+        assert told == [(name, "tee", "/etc/resolv.conf", "nameserver 10.1.0.53\n") for name in ("cp", "w1")]
+        assert asked == [("delete", "pod")] and "CoreDNS starts anew" in heard.notes[0]
+        operations.up(REQUEST, Heard())
+        assert len(told) == 2, "once is enough"
+
     def test_bare_nodes_are_asked_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.gate(monkeypatch, lambda gate: pytest.fail("there is nothing to ask"))
         known = finished()
@@ -107,7 +127,7 @@ class TestAnUpThatFails:
     def fails(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
         monkeypatch.setattr(operations, "_create", self.fail)
-        for name in ("close_way_out", "fence", "remove"):
+        for name in ("close_ways_out", "fence", "remove"):
             monkeypatch.setattr(network, name, lambda *_, **__: None)
 
     def fail(self, new: State, *_: Any) -> None:

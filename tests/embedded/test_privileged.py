@@ -46,6 +46,9 @@ def full(request, progress):
 def ill(request, progress):
     raise Unhealthy("the what", "the mend")
 
+def wrong(request, progress):
+    return {}["podIP"]
+
 def killed(request, progress):
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -64,7 +67,7 @@ def answer(request, progress):
     progress.note("a note")
     return request
 
-privileged.table = lambda: {"work": work, "full": full, "ill": ill, "killed": killed, "answer": answer, "overlapping": overlapping}
+privileged.table = lambda: {"work": work, "full": full, "ill": ill, "killed": killed, "wrong": wrong, "answer": answer, "overlapping": overlapping}
 privileged.main()
 """
 WORDS = [sys.executable, "-c", ROOT]
@@ -101,6 +104,12 @@ def test_a_full_disk_is_one_line_that_names_the_file() -> None:
 def test_an_end_without_an_answer_is_not_taken_for_sudos_no() -> None:
     with pytest.raises(LabError, match="ended with code -9 and without an answer"):
         ask("killed")
+
+
+def test_an_error_of_ours_is_not_taken_for_sudos_no_either(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LabError, match="ended with code 70 and without an answer"):
+        ask("wrong")
+    assert "KeyError: 'podIP'" in capfd.readouterr().err
 
 
 def test_a_no_of_sudo_is_said_however_early_it_comes() -> None:

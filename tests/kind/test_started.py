@@ -63,12 +63,13 @@ def test_each_node_has_the_time_of_its_own_start() -> None:
 def test_a_cluster_that_runs_is_given_what_is_asked_for_besides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LAB_STATE", str(tmp_path))
     monkeypatch.setattr("lab_utils.kind.docker.containers", lambda names: FOUND)
-    monkeypatch.setattr(kind, "with_addons", lambda cluster, progress: cluster)
+    asked = []
+    monkeypatch.setattr(kind, "with_addons", lambda cluster, progress, spec: asked.append(spec) or cluster)
     options = {"workers": 1, "ports": ["8080:30080"], "storage": True}
     record = ClusterRecord("lab", "kind", "up", "", NODES, options=options)
     spec = ClusterSpec("lab", workers=1, network_policy="own", images=("bird",), ports=("8080:30080",))
     given = kind.PROVIDER._started(record, spec, Silent()).record.options
-    assert given == {**options, "metrics_server": False, "ingress": False, "images": ["bird"], "network_policy": "own"}
+    assert (asked, given) == ([spec], options), "what was given is written down when it is there"
     with pytest.raises(BadInput, match=r"was not made with --port 8443:30443, which takes new containers\. Remove it first"):
         kind.PROVIDER._started(record, replace(spec, ports=("8443:30443",)), Silent())
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from lab_utils.cluster import Cluster, ClusterRecord, NodeRecord, patiently
-from lab_utils.errors import BadInput, CommandFailed
+from lab_utils import addons
+from lab_utils.cluster import Cluster, ClusterRecord, NodeRecord, cluster_dir, load_record, patiently
+from lab_utils.errors import BadInput, CommandFailed, HostLacks
 from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec
-from lab_utils.providers.common import as_it_is, cluster_keys, host_kubectl, with_more
+from lab_utils.providers.common import as_it_is, cluster_keys, host_kubectl, with_addons, with_more
 
 ORDINARY = {"bare": False, "proxy_mode": "iptables"}
 KEPT = {**ORDINARY, "network_policy": "kube-router"}
@@ -48,6 +50,33 @@ def test_what_was_added_once_stays_and_more_may_come() -> None:
         "images": ["bird", "mysql"],
         "network_policy": "own",
     }
+
+
+def test_what_could_not_be_given_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An engine that this kernel cannot run: the next `up` and every `reset` would fail for it, and another could not be chosen."""
+
+    def refused(*_: object) -> None:
+        raise HostLacks("this kernel has no NFT_QUEUE", "Choose another engine")
+
+    monkeypatch.setenv("LAB_STATE", str(tmp_path))
+    monkeypatch.setattr(addons, "serves_metrics", lambda cluster: False)
+    monkeypatch.setattr(addons, "install_metrics_server", lambda cluster, progress: None)
+    monkeypatch.setattr(addons, "engine_of", lambda cluster: "")
+    monkeypatch.setattr(addons, "install_engine", refused)
+    cluster = Cluster(ClusterRecord("lab", "embedded", "up", "", []), [])
+    with pytest.raises(HostLacks):
+        with_addons(cluster, Silent(), ClusterSpec("lab", metrics_server=True, network_policy="kube-network-policies"))
+    assert load_record("lab").options == {"metrics_server": True}, "what was given before stays"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_in_a_users_home_leaves_nothing_that_is_roots(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`sudo -E lab up`."""
+    monkeypatch.setenv("LAB_STATE", str(tmp_path / "state"))
+    os.chown(tmp_path, 1000, 1000)
+    cluster_keys(cluster_dir("lab"))
+    made = [tmp_path / "state", *(tmp_path / "state").rglob("*")]
+    assert {path.stat().st_uid for path in made} == {1000} and len(made) == 7
 
 
 def test_keys_are_made_anew_when_the_first_time_was_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

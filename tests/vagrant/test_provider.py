@@ -163,7 +163,19 @@ def made(name: str, **options: object) -> ClusterRecord:
     record = record.but(options={**record.options, "snapshots": True, **options})
     record.save()
     (record.folder / "vagrant" / "dot").mkdir(parents=True)
+    (record.folder / "vagrant" / "settings.yaml").touch()
     return record
+
+
+def test_what_was_looked_at_before_it_was_described_is_removed_without_vagrant(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lab status` during the downloads of `lab up`: without settings.yaml the Vagrantfile cannot be read, and nothing was made."""
+    program(own_state, monkeypatch, vagrant="exit 1", virsh="exit 0")
+    record = made("early").but(state="creating")
+    record.save()
+    (record.folder / "vagrant" / "settings.yaml").unlink()
+    assert [status.running for status in PROVIDER.status(record)] == [False, False]
+    PROVIDER.down("early", Silent())
+    assert not record.folder.exists()
 
 
 def test_a_cluster_whose_removal_cannot_be_seen_is_not_forgotten(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
