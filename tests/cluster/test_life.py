@@ -60,6 +60,28 @@ def test_reset_brings_back_exactly_the_pristine_objects(cluster: Cluster, progre
     assert cluster.node("cp").run(f"ping -c 1 -W 5 {cluster.node('w1').ip}").ok
 
 
+def test_a_reset_that_was_killed_half_way_is_finished_by_the_next_up(cluster: Cluster, progress: Progress) -> None:
+    def restoring() -> bool:
+        known = state.load(cluster.name)
+        return bool(known and known.restoring)
+
+    cluster.kubectl("create", "namespace", "litter")
+    cluster.node("w1").run("touch /root/litter", check=True)
+    process = start("reset", "--name", cluster.name)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not restoring():
+        time.sleep(0.02)
+    time.sleep(0.5)
+    assert process.poll() is None and restoring()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(60)
+    provider(cluster.provider).up(ClusterSpec(cluster.name, workers=len(cluster.workers)), progress)
+    cluster.close()
+    assert not restoring()
+    assert not cluster.node("w1").run("test -e /root/litter").ok
+    assert "litter" not in cluster.kubectl("get", "namespaces", "-o", "name").stdout
+
+
 def test_a_fresh_network_takes_the_rules_that_reset_gives_it(cluster: Cluster) -> None:
     known = state.load(cluster.name)
     assert known
@@ -107,7 +129,7 @@ def test_an_up_that_ends_half_way_leaves_nothing_that_down_does_not_remove(
     cluster: Cluster, second: str, progress: Progress, how: signal.Signals, after: float
 ) -> None:
     before = look()
-    process = start_up(second)
+    process = start("up", "--name", second, "--workers", "1")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not state.load(second):
         time.sleep(0.05)
@@ -122,9 +144,9 @@ def test_an_up_that_ends_half_way_leaves_nothing_that_down_does_not_remove(
     assert difference(before, look()) == []
 
 
-def start_up(name: str) -> subprocess.Popen[Any]:
+def start(*words: str) -> subprocess.Popen[Any]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lab_utils", "up", "--name", name, "--workers", "1"],
+        [sys.executable, "-m", "lab_utils", *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +14,9 @@ from threading import Thread
 import pytest
 
 from lab_utils.cluster import Cluster
-from lab_utils.providers import Fences, provider
+from lab_utils.progress import Progress
+from lab_utils.providers import ClusterSpec, Fences, provider
+from lab_utils.run import run
 from lab_utils.stage import Stage
 
 pytestmark = pytest.mark.cluster
@@ -111,6 +116,49 @@ def test_a_fence_keeps_everybody_in_and_the_cluster_working(cluster: Cluster, we
             chosen.fence(cluster.name, False)
         assert answers() == {"out", "in"}
         server.shutdown()
+
+
+SAYS_WHO_ASKS = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.client_address[0].encode())
+    def log_message(self, *_):
+        pass
+HTTPServer(("198.51.100.2", 8000), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def second_network(cluster: Cluster) -> Iterator[None]:
+    """This machine gets a link into another network (RFC 5737's TEST-NET-2, in a namespace), where a server says who asks."""
+    if cluster.provider != "embedded" or os.geteuid() != 0:
+        pytest.skip("only root may give this machine another link, and only the embedded provider's nodes go out by it")
+    place = "lab-test-elsewhere"
+    run(["ip", "netns", "add", place])
+    try:
+        for words in (
+            f"ip link add lab-test type veth peer name eth0 netns {place}",
+            "ip address add 198.51.100.1/24 dev lab-test",
+            "ip link set lab-test up",
+            f"ip -n {place} address add 198.51.100.2/24 dev eth0",
+            f"ip -n {place} link set eth0 up",
+        ):
+            run(words.split())
+        with subprocess.Popen(["ip", "netns", "exec", place, sys.executable, "-c", SAYS_WHO_ASKS]) as server:
+            yield
+            server.terminate()
+    finally:
+        run(["ip", "netns", "delete", place])
+
+
+def test_pods_go_out_by_every_device_of_the_host(cluster: Cluster, web: str, second_network: None, progress: Progress) -> None:
+    """Not only by that of the default route: a VPN for a part of the addresses, or a LAN with a mirror of images in it, is another."""
+    out = "wget -qO- -T 3 http://198.51.100.2:8000/"
+    provider(cluster.provider).up(ClusterSpec(cluster.name, workers=len(cluster.workers)), progress)
+    cluster.wait(lambda: cluster.kubectl("exec", "-n", web, "client", "--", "sh", "-c", out, check=False).stdout == "198.51.100.1")
 
 
 def test_a_chapter_ends_when_nothing_of_it_is_left_on_the_nodes(cluster: Cluster) -> None:
