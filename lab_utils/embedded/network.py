@@ -125,8 +125,9 @@ def mac(address: str) -> str:
 def leading_somewhere(routes: str) -> list[str]:
     """Of `ip -j route show table all`, the devices by which packets leave: that of the default route, and perhaps a VPN's, or that of a
     second network. Other clusters' links are none of them. Pure."""
-    hops = [hop for route in json.loads(routes or "[]") if route.get("type", "unicast") == "unicast" for hop in route.get("nexthops", [route])]
-    return sorted({hop["dev"] for hop in hops if "dev" in hop and hop["dev"] != "lo" and not re.fullmatch(r"kio\d+", hop["dev"])})
+    unicast = [route for route in json.loads(routes or "[]") if route.get("type", "unicast") == "unicast"]
+    devices = {hop["dev"] for route in unicast for hop in route.get("nexthops", [route]) if "dev" in hop}
+    return sorted(device for device in devices if device != "lo" and not re.fullmatch(r"kio\d+", device))
 
 
 def ways_out() -> list[str]:

@@ -223,7 +223,7 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
         if stopped:
             _boot_again(known, stopped, gate, progress)
         if moved and running:
-            progress.note("this machine has other name servers than before: CoreDNS starts anew to learn them, as kubelet told it of the old")
+            progress.note("this machine has other name servers than before: CoreDNS starts anew to learn them")
             gate.kubectl("delete", "pod", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--wait=false", check=False)
         elif not stopped:
             if not (missing := gate.missing()):

@@ -64,11 +64,11 @@ def test_a_name_server_on_the_hosts_loopback_is_of_no_use_to_a_node() -> None:
     assert parse_nameservers(text) == ["192.0.2.1"], "nodes have IPv4 alone"
 
 
-NOWHERE = """[{"type":"local","dst":"127.0.0.0/8","dev":"lo","table":"local"},{"type":"local","dst":"192.0.2.2","dev":"eth0","table":"local"},
+NOWHERE = """[{"type":"local","dst":"127.0.0.0/8","dev":"lo"},{"type":"local","dst":"192.0.2.2","dev":"eth0"},
  {"dst":"172.31.64.0/24","dev":"kio0","scope":"link"}]"""
 LAN = """[{"dst":"192.0.2.0/24","dev":"eth0","scope":"link"},{"type":"unreachable","dst":"10.0.0.0/8","dev":"dummy0"}]"""
 VPN = """[{"dst":"default","gateway":"192.0.2.1","dev":"wlan0"},{"dst":"10.8.0.0/16","gateway":"10.8.0.1","dev":"tun0"}]"""
-TWO = """[{"dst":"default","nexthops":[{"gateway":"192.0.2.1","dev":"eth0","weight":1},{"gateway":"198.51.100.1","dev":"eth1","weight":1}]}]"""
+TWO = """[{"dst":"default","nexthops":[{"gateway":"192.0.2.1","dev":"eth0"},{"gateway":"198.51.100.1","dev":"eth1"}]}]"""
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def answer(request, progress):
     progress.note("a note")
     return request
 
-privileged.table = lambda: {"work": work, "full": full, "ill": ill, "killed": killed, "wrong": wrong, "answer": answer, "overlapping": overlapping}
+privileged.table = lambda: {each.__name__: each for each in (work, full, ill, killed, wrong, answer, overlapping)}
 privileged.main()
 """
 WORDS = [sys.executable, "-c", ROOT]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.cluster import ClusterRecord, NodeRecord
+from lab_utils.cluster import Cluster, ClusterRecord, NodeRecord
 from lab_utils.errors import BadInput
 from lab_utils.kind import bootstrap
 from lab_utils.kind.docker import Container
-from lab_utils.progress import Silent
+from lab_utils.progress import Progress, Silent
 from lab_utils.providers import ClusterSpec, kind
 
 THEN, NOW = "2026-11-29T08:00:00.123456789Z", "2026-11-29T09:30:00.5Z"
@@ -64,7 +64,12 @@ def test_a_cluster_that_runs_is_given_what_is_asked_for_besides(monkeypatch: pyt
     monkeypatch.setenv("LAB_STATE", str(tmp_path))
     monkeypatch.setattr("lab_utils.kind.docker.containers", lambda names: FOUND)
     asked = []
-    monkeypatch.setattr(kind, "with_addons", lambda cluster, progress, spec: asked.append(spec) or cluster)
+
+    def given_nothing(cluster: Cluster, progress: Progress, spec: ClusterSpec) -> Cluster:
+        asked.append(spec)
+        return cluster
+
+    monkeypatch.setattr(kind, "with_addons", given_nothing)
     options = {"workers": 1, "ports": ["8080:30080"], "storage": True}
     record = ClusterRecord("lab", "kind", "up", "", NODES, options=options)
     spec = ClusterSpec("lab", workers=1, network_policy="own", images=("bird",), ports=("8080:30080",))

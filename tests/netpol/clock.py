@@ -55,7 +55,7 @@ def table(cluster: Cluster, engine: str, progress: Progress) -> Iterator[str]:
                 seconds = [once(stage) for _ in range(TIMES)]
             yield f"| {engine} | {count:,} | {statistics.median(seconds):.2f} s | {max(seconds):.2f} s |"
     finally:
-        stage.close(wait=True)
+        stage.close()
 
 
 def other(number: int) -> dict[str, Any]:
