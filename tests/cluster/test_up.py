@@ -168,7 +168,7 @@ def test_a_chapter_ends_when_nothing_of_it_is_left_on_the_nodes(cluster: Cluster
     stage.ready("client")
 
     def left() -> list[str]:
-        looks = f"crictl pods -q --namespace {stage.namespace}; iptables-save -t nat | grep {stage.namespace}/"
+        looks = f"crictl pods -q --state ready --namespace {stage.namespace}; iptables-save -t nat | grep {stage.namespace}/"
         return [node.name for node in cluster.nodes if node.run(looks).stdout]
 
     cluster.wait(lambda: left() == [node.name for node in cluster.nodes], why="kube-proxy has not written its rules")
