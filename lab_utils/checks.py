@@ -37,7 +37,7 @@ from typing import Any, TypeVar
 from lab_utils.errors import BadInput, CommandFailed, LabError, NoNodeAccess
 from lab_utils.labs.context import CheckContext
 from lab_utils.labs.outcome import CheckFailed, CheckResult, CheckSkipped, Status
-from lab_utils.labs.reach import reaches
+from lab_utils.labs.reach import lacks
 from lab_utils.labs.workspace import Workspace
 
 __all__ = [
@@ -191,10 +191,12 @@ def _run(one: Check, context: CheckContext) -> CheckResult:
         if lacking:
             return said("skipped", message=f"builds on {without[0]}, which was skipped", missing=lacking)
         return said("skipped", message=f"first pass {', '.join(without)}: this step builds on it")
-    lost = "this cluster lacks access to its nodes; the points do not count"
-    nodes = getattr(context.cluster, "nodes", ())  # labs that ask for answers only are graded without a cluster
-    if not all(node.reachable for node in nodes) and reaches(one.function):
-        return said("skipped", message=lost, missing="access to its nodes")  # also when nothing was answered yet
+
+    def lost(missing: str) -> CheckResult:
+        return said("skipped", message=f"this cluster lacks {missing}; the points do not count", missing=missing)
+
+    if missing := lacks(context.spec, one, context.cluster):
+        return lost(missing)  # also when nothing was answered yet
     context.step, context.points = one.step, one.points
     limit = one.timeout * getattr(context.cluster, "patience", 1)
     try:
@@ -204,9 +206,9 @@ def _run(one: Check, context: CheckContext) -> CheckResult:
         earned = min(max(failed.earned, 0), one.points)
         return said("failed", earned, expected=failed.expected, seen=failed.seen, look=failed.look, message=failed.message)
     except CheckSkipped as skipped:
-        return said("skipped", message=f"this cluster lacks {skipped.missing}; the points do not count", missing=skipped.missing)
+        return lost(skipped.missing)
     except NoNodeAccess:
-        return said("skipped", message=lost, missing="access to its nodes")
+        return lost("access to its nodes")
     except _TooLong:
         return said("error", message=f"check {one.step!r} ({one.where}) did not end within {limit:g} s")
     except CommandFailed as error:

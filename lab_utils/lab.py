@@ -30,8 +30,9 @@ from lab_utils.labs.bare import meant
 from lab_utils.labs.catalog import LabFiles, find_lab
 from lab_utils.labs.context import CheckContext
 from lab_utils.labs.hints import count, hints_for, unlocked
-from lab_utils.labs.lifecycle import clean, missing_needs, prepare
+from lab_utils.labs.lifecycle import clean, left_out, missing_needs, prepare
 from lab_utils.labs.parts import Parts
+from lab_utils.labs.reach import lost_steps
 from lab_utils.labs.render import Card, Note, Report, Shown, progress_table
 from lab_utils.labs.store import Store, learner_id
 from lab_utils.labs.workspace import Workspace
@@ -47,7 +48,7 @@ class Lab(Workspace):
         self.graded = "LAB_ANSWERS" in os.environ
         self.lacking: list[str] = []
         if not self.graded:
-            self.lacking = missing_needs(self.spec, self.cluster, self.checkset)
+            self.lacking = missing_needs(self.spec, self.cluster)
             prepare(self)
         self._set_environment()
         views.register_magics(self)
@@ -132,7 +133,12 @@ class Lab(Workspace):
             ("you will", "; ".join(self.spec.objectives)),
             ("handing in", "only the cells of the tasks are graded: what a task needs stands in its own cell"),
         ]
-        return Card(self.spec, facts, self.lacking, self.store.notes)
+        warnings = [("lacking", what) for what in self.lacking]
+        if not self.graded and (lost := lost_steps(self.spec, self.checkset, self.cluster)):
+            warnings.append(("skipped", f"{', '.join(lost)}: these steps need what is lacking, and do not count"))
+        if not self.graded and (missing := left_out(self)):
+            warnings.append(("not made", f"{', '.join(missing)}: only steps that are skipped ask for it"))
+        return Card(self.spec, facts, warnings, self.store.notes)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, str], dict[str, Any]]:
         """The card, and beside it whose it is: parameters that a learner typed as literals are then graded as that learner's."""

@@ -6,9 +6,11 @@ import difflib
 import json
 from pathlib import Path
 
+from lab_utils.checks import CheckSet
 from lab_utils.errors import BadInput
 from lab_utils.labs.answers import write_whole
 from lab_utils.labs.catalog import LabFiles
+from lab_utils.labs.reach import named, names_in
 from lab_utils.labs.release import handed_in, joined, notebook_text, released, solution
 from lab_utils.labs.source import LabSource, Wrong, read_source, read_wrong
 
@@ -34,9 +36,34 @@ def outputs(files: LabFiles) -> dict[Path, str]:
     """What the lab's generated files must hold. Reads everything that is written by hand, and finds its mistakes."""
     source = load_source(files)
     spec = joined(source, files.checks)
+    _names_are_declared(files, source, files.checks)
     for wrong in load_wrong(files):
         _possible(wrong, source)
     return {files.notebook: notebook_text(released(source)), files.declared: spec.as_json()}
+
+
+def _names_are_declared(files: LabFiles, source: LabSource, checkset: CheckSet) -> None:
+    """Other people's nodes have other names. Where a lab's code calls a node by name it must say so: then these steps are skipped there."""
+    spec = source.spec
+    setup = files.folder / "setup.yaml"
+    said = {files.says(each): named(_text(each)) for each in (checkset.path, setup) if each.is_file()}
+    said[f"{source.where}, front matter `lab.params`"] = named(json.dumps(spec.params))
+    said[source.where] = {name for cell in source.cells if cell.code for name in named(cell.source)}
+    for where, names in said.items():
+        _declared(names, spec.names, where)
+    for cell in source.cells:
+        if cell.step:
+            names = named(cell.source) | names_in(checkset.checks[cell.step.name].function)
+            _declared(names, [*spec.needs.names, *cell.step.names], f"{source.where}, step {cell.step.name!r} or its check")
+
+
+def _declared(names: set[str], declared: list[str], where: str) -> None:
+    if extra := sorted(names - set(declared)):
+        say = f"[{', '.join(extra)}]"
+        raise BadInput(
+            f"{where}: it calls {', '.join(extra)} by name and does not declare it",
+            f"Write `needs: {{names: {say}}}` if the lab does so all through, or `names: {say}` with each task that does",
+        )
 
 
 def _possible(wrong: Wrong, source: LabSource) -> None:

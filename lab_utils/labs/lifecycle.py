@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -24,28 +24,25 @@ from lab_utils.cluster import Cluster
 from lab_utils.errors import BadInput, LabError, NoNodeAccess, Unhealthy
 from lab_utils.faults import undo_all
 from lab_utils.labs import bare
-from lab_utils.labs.reach import steps_on_nodes
+from lab_utils.labs.reach import absent, named_so
 from lab_utils.labs.spec import LabSpec
 from lab_utils.labs.workspace import LABEL, Workspace
 from lab_utils.network_policy import keeper_of
-
-if TYPE_CHECKING:
-    from lab_utils.checks import CheckSet
 
 PREPARED = "kubernetes-inside-out/prepared"
 NAMESPACE_SECONDS = 45  # seconds that a namespace may take to end by itself before finalizers are taken off its objects
 
 
-def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = None) -> list[str]:
-    """What the lab needs and this cluster lacks, in words; with its checks, the steps that are lost where nodes are out of reach."""
+def missing_needs(spec: LabSpec, cluster: Cluster) -> list[str]:
+    """What the lab needs and this cluster lacks, in words. Which steps that costs, lost_steps (reach.py) says."""
     needs = spec.needs
     lacking = []
     if len(cluster.workers) < needs.workers:
         lacking.append(f"{needs.workers} workers (there are {len(cluster.workers)})")
-    elif wanted := {f"w{number}" for number in range(1, needs.workers + 1)} - (names := {node.name for node in cluster.nodes}):
-        lacking.append(f"nodes that are named {', '.join(sorted(wanted))} (there are {', '.join(sorted(names))})")
+    if gone := absent(spec.names, cluster):
+        lacking.append(f"{named_so(gone)} (there are {_names_of(cluster)})")
     if needs.access != "none":
-        lacking += _missing_access(cluster, checks)
+        lacking += _missing_access(cluster)
     no_access = any(each.startswith("access to") for each in lacking)
     if needs.bare and not cluster.record.options.get("bare"):
         lacking.append("bare nodes, on which nothing of Kubernetes runs (`lab up --bare`)")
@@ -69,14 +66,17 @@ def missing_needs(spec: LabSpec, cluster: Cluster, checks: CheckSet | None = Non
     return lacking
 
 
-def _missing_access(cluster: Cluster, checks: CheckSet | None) -> list[str]:
+def _names_of(cluster: Cluster) -> str:
+    return ", ".join(node.name for node in cluster.nodes)
+
+
+def _missing_access(cluster: Cluster) -> list[str]:
     lacking = []
     for node in cluster.nodes:
         try:
             answers = node.run(["true"], timeout=20).ok
         except NoNodeAccess:
-            lost = ", ".join(steps_on_nodes(checks)) if checks else "those that look at nodes"
-            return [f"access to its nodes: without it these steps are skipped: {lost}"]
+            return ["access to its nodes"]
         except LabError:
             answers = False
         if not answers:
@@ -94,6 +94,11 @@ def proxy_mode(cluster: Cluster) -> str:
 
 def prepare(lab: Workspace) -> bool:
     """Make the lab's starting state, unless it was made already; returns whether it had to."""
+    if gone := absent(lab.spec.needs.names, lab.cluster):
+        raise BadInput(
+            f"lab {lab.name} speaks of {named_so(gone)} in every step, and cluster {lab.cluster.name!r} has {_names_of(lab.cluster)}",
+            f"Do it on a cluster that `lab` makes: `lab up --name NAME --for {lab.name}`",
+        )
     mark = _mark(lab)
     with _locked(lab):
         if lab.spec.needs.bare:
@@ -126,6 +131,25 @@ def prepare(lab: Workspace) -> bool:
 
 
 def setup_objects(lab: Workspace) -> list[dict[str, Any]]:
+    """What of setup.yaml is made: all, but for what would wait for ever for a node that some steps name and this cluster does not have."""
+    gone = absent(lab.spec.names, lab.cluster)
+    return [each for each in _given(lab) if _home(each) not in gone]
+
+
+def left_out(lab: Workspace) -> list[str]:
+    """What of setup.yaml is not made, as kind/name. Only steps that are skipped ask for it."""
+    gone = absent(lab.spec.names, lab.cluster)
+    return [f"{each['kind'].lower()}/{each['metadata']['name']}" for each in (_given(lab) if gone else []) if _home(each) in gone]
+
+
+def _home(thing: dict[str, Any]) -> str:
+    """The node that an object's Pods must be on; "" for any."""
+    spec = thing.get("spec") or {}
+    pod = spec if thing.get("kind") == "Pod" else (spec.get("template") or {}).get("spec") or {}
+    return str(pod.get("nodeName") or (pod.get("nodeSelector") or {}).get("kubernetes.io/hostname", ""))
+
+
+def _given(lab: Workspace) -> list[dict[str, Any]]:
     """What setup.yaml says, with the learner's parameters, each object labelled as the lab's."""
     path = lab.checkset.path.parent / "setup.yaml"
     if not path.is_file():
@@ -148,7 +172,8 @@ def clean(lab: Workspace) -> None:
 def _clean(lab: Workspace) -> None:
     undo_all(lab)
     if lab.checkset.cleanup:
-        with suppress(NoNodeAccess):  # nothing was made there
+        # Nothing was made where nodes are out of reach, nor on one whose name none has. (Now: somebody's nodes come and go.)
+        with suppress(NoNodeAccess, *([BadInput] if absent(lab.spec.names, lab.cluster) else [])):
             lab.checkset.cleanup(lab)
     cluster = lab.cluster
     names = [name for name, each in _namespaces(lab).items() if each["metadata"].get("labels", {}).get(LABEL) == lab.name]

@@ -145,25 +145,23 @@ class Table(Shown):
 
 @dataclass(repr=False)
 class Card(Shown):
-    """A lab at a glance: what it is about, where it happens, what varies, what is lacking."""
+    """A lab at a glance: what it is about, where it happens, what varies, what this cluster lacks and what that costs."""
 
     spec: LabSpec
     facts: list[tuple[str, str]]
-    lacking: list[str]
+    warnings: list[tuple[str, str]]
     notes: list[str]
 
     def text(self) -> str:
         lines = [f"{self.spec.name} · {self.spec.title} · {self.spec.minutes} minutes · {self.spec.points} points"]
-        lines += [f"  {word:<10} {said}" for word, said in self.facts]
-        lines += [f"  {'lacking':<10} {what}: steps that need it are skipped and do not count" for what in self.lacking]
+        lines += [f"  {word:<10} {said}" for word, said in [*self.facts, *self.warnings]]
         return "\n".join([*lines, *(f"  note       {note}" for note in self.notes)])
 
     def html(self) -> str:
-        colour = "#c77d0a" if self.lacking else "#3b7dd8"
-        lacking = [("lacking", f"{what}: steps that need it are skipped and do not count") for what in self.lacking]
+        colour = "#c77d0a" if self.warnings else "#3b7dd8"
         rows = "".join(
             f'<tr><th style="{_CELL};font-weight:normal;opacity:.7">{escape(word)}</th><td style="{_CELL}">{_prose(said)}</td></tr>'
-            for word, said in [*self.facts, *lacking, *(("note", note) for note in self.notes)]
+            for word, said in [*self.facts, *self.warnings, *(("note", note) for note in self.notes)]
         )
         head = f"<b>{escape(self.spec.title)}</b> · {self.spec.minutes} minutes · {self.spec.points} points"
         return f'<div style="{_BOX.format(colour=colour)}">{head}<table style="margin:.2em 0">{rows}</table></div>'

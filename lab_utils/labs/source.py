@@ -167,7 +167,7 @@ def _task(source: str, metadata: dict[str, Any], line: int, where: str) -> Cell:
     where = f"{where}, step {name!r}"
     title = metadata.get("title") or name.replace("-", " ")
     hints = tuple(hint.strip() for hint in metadata["hints"])
-    cell = Cell("task", True, source, line, ("task",), Step(name, metadata["points"], title, hints))
+    cell = Cell("task", True, source, line, ("task",), Step(name, metadata["points"], title, hints, names=tuple(metadata.get("names", ()))))
     stub, solved = "\n".join(_lines(source, solved=False, where=where)), "\n".join(_lines(source, solved=True, where=where))
     if _parses(solved) and not _parses(stub):
         raise BadInput(f"{where}: what is left for the learner is not Python", "Say what to leave after BEGIN SOLUTION, on the same line")

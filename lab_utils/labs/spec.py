@@ -25,9 +25,13 @@ SCHEMAS = Path(__file__).resolve().parent.parent / "schemas"
 
 @dataclass(frozen=True)
 class Needs:
-    """What a cluster must have. `access` is what the lab does on nodes: none, look, or change."""
+    """What a cluster must have. `access` is what the lab does on nodes: none, look, or change.
+
+    `names` are nodes that the lab calls by name, all through it: cp, w1, w2. Without them there is nothing in it to be done.
+    """
 
     workers: int = 1
+    names: tuple[str, ...] = ()
     access: str = "look"
     bare: bool = False
     devices: bool = False
@@ -46,6 +50,7 @@ class Step:
     title: str
     hints: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # nodes that this step alone calls by name: where there are none of that name, it is skipped
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,11 @@ class LabSpec:
                 return step
         raise BadInput(f"lab {self.name} has no step {name!r}", f"Its steps are: {', '.join(step.name for step in self.steps)}")
 
+    @property
+    def names(self) -> list[str]:
+        """All nodes that it calls by name, anywhere."""
+        return sorted({*self.needs.names, *(name for step in self.steps for name in step.names)})
+
     def draw(self, learner: str) -> dict[str, Any]:
         """The declared parameters for one learner: random, and always the same for the same learner and lab."""
         return {name: _drawn(how, rng_for(learner, self.name, name)) for name, how in sorted(self.params.items())}
@@ -98,18 +108,19 @@ def _drawn(how: Mapping[str, Any], rng: random.Random) -> Any:
 def spec_from_front_matter(name: str, lab: Any, steps: Sequence[Step], where: str) -> LabSpec:
     """The declaration in lab.md, or `BadInput` with the file, the key and what is allowed."""
     validate(lab, "lab", f"{where}, front matter `lab`")
-    needs = dict(lab.get("needs", {}))
     spec = LabSpec(
         name=name,
         title=lab["title"],
         minutes=lab["minutes"],
         objectives=tuple(lab["objectives"]),
-        needs=Needs(**{**needs, "images": tuple(needs.get("images", ()))}),
+        needs=Needs(**_tuples(lab.get("needs", {}))),
         namespaces=tuple(lab.get("namespaces", [f"lab-{name.split('-')[0]}"])),
         steps=tuple(steps),
         params=dict(lab.get("params", {})),
         chapter=lab.get("chapter", ""),
     )
+    if beyond := [name for name in spec.names if name[1:].isdigit() and int(name[1:]) > spec.needs.workers]:
+        raise BadInput(f"{where}: it names {beyond[0]}, and needs {spec.needs.workers} workers", "Ask for as many in `needs.workers`")
     try:
         json.dumps(sorted(spec.params.items()), allow_nan=False)
     except (TypeError, ValueError):
@@ -128,15 +139,16 @@ def spec_from_json(text: str, where: str) -> LabSpec:
     try:
         data = json.loads(text)
         data.pop("points")
-        needs = data.pop("needs")
-        steps = [Step(**{**step, "hints": tuple(step["hints"]), "after": tuple(step["after"])}) for step in data.pop("steps")]
-        return LabSpec(
-            **{**data, "objectives": tuple(data["objectives"]), "namespaces": tuple(data["namespaces"])},
-            needs=Needs(**{**needs, "images": tuple(needs["images"])}),
-            steps=tuple(steps),
-        )
+        needs = Needs(**_tuples(data.pop("needs")))
+        steps = tuple(Step(**_tuples(step)) for step in data.pop("steps"))
+        return LabSpec(**_tuples(data), needs=needs, steps=steps)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BadInput(f"{where} does not describe a lab ({error})", "Write it anew with `lab build`") from None
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    """With tuples in place of lists: what is declared does not change."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 @cache

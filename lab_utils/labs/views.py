@@ -115,11 +115,13 @@ def draw_path(lab: Workspace, start: str, end: str, port: int | None = None) -> 
     return draw.path(topology.path(_full(lab, start), _full(lab, end), port), topology)
 
 
-def draw_service(lab: Workspace, name: str, node: str = "w1") -> Any:
+def draw_service(lab: Workspace, name: str, node: str = "") -> Any:
+    """As the rules of one node have it: the first worker's, unless one is named."""
     from lab_utils import draw
 
     where = name if "/" in name else f"{lab.namespace}/{name}"
-    return draw.service(lab.node(node).iptables(), where, _topology(lab))
+    seen_from = lab.node(node or next((each.name for each in lab.cluster.workers), "w1"))
+    return draw.service(seen_from.iptables(), where, _topology(lab))
 
 
 def _full(lab: Workspace, name: str) -> str:

@@ -98,9 +98,10 @@ class Workspace:
         chosen = ("--container", container) if container else ()
         return self.kubectl("exec", pod, *chosen, "--", *words, check=False, timeout=timeout)
 
-    def http(self, url: str, *, origin: str = "cp", timeout: float = 3) -> Result:
-        """Fetch a URL from a node with curl; stdout is the body. Code 7 is "refused", 28 is "no answer in time"."""
-        node = self.node(origin)
+    def http(self, url: str, *, origin: str = "", timeout: float = 3) -> Result:
+        """Fetch a URL with curl, from a node (the first, unless one is named); stdout is the body.
+        Code 7 is "refused", 28 is "no answer in time"."""
+        node = self.node(origin or next((each.name for each in self.nodes), "cp"))
         limit = f"{timeout * node.patience:g}"
         return node.run(["curl", "--silent", "--show-error", "--fail", "--max-time", limit, url], timeout=timeout + 10)
 
