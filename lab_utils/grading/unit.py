@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +206,8 @@ class Course:
             clock = time.monotonic()
             checked = run_checks(self.context.checkset, self.context, only=name)[0]
             self.result.waited += time.monotonic() - clock
+            if checked.missing:
+                checked = self.context.results[name] = counted(checked)
             grade = StepGrade.of(checked, step.title, self.cells)
             if (ended := [cell.note for cell in self.cells if cell.note]) and not checked.passed:
                 grade.message += f" (its cell ended with: {ended[-1]})"
@@ -215,6 +217,13 @@ class Course:
             self.context.results[name] = CheckResult(name, step.points, 0, "failed", message=grade.message)
         self.result.steps.append(grade)
         self.tell({"event": "step", "step": name, "earned": number(grade.earned), "points": grade.points})
+
+
+def counted(skipped: CheckResult) -> CheckResult:
+    """A cluster that lacks what the lab declares is refused before anything is graded. What a check misses after the student's code has run
+    may have been taken away by it, and is no way to leave a step out of the sum."""
+    message = f"{skipped.missing} is not there (any more), and the check cannot do without; when graded, these points count"
+    return replace(skipped, status="failed", earned=0, message=message, missing="")
 
 
 def main() -> None:

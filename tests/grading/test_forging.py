@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from lab_utils import checks
 from lab_utils.errors import Unhealthy
 from lab_utils.grading.limits import Limits
 from lab_utils.grading.results import Grade
 from lab_utils.grading.unit import Course
 from lab_utils.labs.catalog import LabFiles
+from lab_utils.labs.context import CheckContext
+from lab_utils.labs.outcome import CheckResult
 from lab_utils.run import Result
 from tests.grading.conftest import FULL, RIGHT, STEPS, Grader, Notebook, earned
 
@@ -64,6 +67,24 @@ def test_a_kernel_that_ends_keeps_what_came_before_and_gets_nothing_after(grader
     assert earned(grade) == {"sum": 2, "word": 3, "table": 0, "double": 0, "last": 0}
     assert [step.executed for step in grade.steps] == [True, True, True, False, False]
     assert "not executed" in grade.steps[-1].message
+
+
+def test_what_the_students_code_took_away_is_no_way_to_leave_a_step_out(
+    grader: Grader, handed_in: HandedIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root on a node hides its python3: in the notebook that step is skipped and does not count, in the grader it does."""
+    usual = checks.run_checks
+
+    def lacking(checkset: checks.CheckSet, context: CheckContext, only: str) -> list[CheckResult]:
+        if only != "table":
+            return usual(checkset, context, only=only)
+        context.results[only] = CheckResult(only, 5, 0, "skipped", missing="python3 on its nodes")
+        return [context.results[only]]
+
+    monkeypatch.setattr(checks, "run_checks", lacking)
+    grade = grader(handed_in())
+    assert (grade.score, grade.max_score) == (FULL - 5, FULL)
+    assert grade.steps[2].message.startswith("python3 on its nodes is not there (any more)")
 
 
 def test_a_tag_that_skips_execution_is_not_taken_over(grader: Grader, handed_in: HandedIn) -> None:
