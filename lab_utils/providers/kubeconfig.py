@@ -52,6 +52,11 @@ class Kubeconfig:
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         if spec.bare:
             raise BadInput("a cluster that is there already has no bare nodes", "Use --provider embedded or vagrant for --bare")
+        if spec.said:
+            raise BadInput(
+                f"a cluster that is there already keeps its nodes and its kube-proxy as they are, and {spec.said[0]} was given",
+                "Leave it out, or use --provider embedded, kind or vagrant",
+            )
         with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
             node_access = _node_access(spec, known)

@@ -238,6 +238,11 @@ def test_only_where_nobody_is_a_cluster_counts_as_gone(said: str, expected: bool
 
 
 class TestUp:
+    @pytest.mark.parametrize("words", [("--workers", "2"), ("--proxy-mode", "nftables"), ("--proxy-mode", "iptables")], ids=" ".join)
+    def test_nodes_and_proxy_are_not_for_us_to_choose(self, tmp_path: Path, words: tuple[str, ...]) -> None:
+        said = up(tmp_path, "--kubeconfig", str(written(tmp_path / "k", token="t")), *words)
+        refused(said, tmp_path, f"and {words[0]} was given. Leave it out")
+
     def test_a_missing_file(self, tmp_path: Path) -> None:
         refused(up(tmp_path), tmp_path, "there is no kubeconfig", ".kube/config", "--kubeconfig FILE")
         refused(up(tmp_path, KUBECONFIG="/nowhere"), tmp_path, "KUBECONFIG names /nowhere, and there is no such file")
