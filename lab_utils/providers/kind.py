@@ -184,6 +184,9 @@ class Kind:
             if record.state != "up":
                 mend = f"Run `lab up --name {name}`"
                 raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", mend)
+            # While they still work: what new ones need and no registry may be there to give.
+            self._pull(record.options["image"], progress)
+            bootstrap.keep_network(record, progress)
             with progress.step(f"Removing the nodes of {name}"):
                 record.but(state="creating").save()
                 docker.kind("delete", "cluster", "--name", name, "--kubeconfig", record.kubeconfig)
