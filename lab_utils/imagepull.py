@@ -1,19 +1,22 @@
 """Brings an image onto every node of a cluster, wherever it can be had.
 
-From this machine's cache; by the nodes themselves, as kubelet would, where its registry answers; or built here. Building needs a Debian
-root, so it needs Linux and root: a learner with sudo may be asked for a password, one without can have what a registry has.
+Not at all, where the nodes have it (`lab load`); from this machine's cache; by the nodes themselves, as kubelet would, where its registry
+answers; or built here. Building needs a Debian root, so it needs Linux and root: a learner with sudo may be asked for a password, one
+without can have what a registry has. So can nodes of another architecture than this machine's, which cache and builds are for.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 from pathlib import Path
 
 from lab_utils.artifacts import images, registry
+from lab_utils.artifacts.machine import arch
 from lab_utils.artifacts.versions import Image, pinned
-from lab_utils.cluster import Cluster
+from lab_utils.cluster import Cluster, Node
 from lab_utils.embedded.privileged import perform
-from lab_utils.errors import HostLacks, NoNodeAccess
+from lab_utils.errors import CommandFailed, HostLacks, NoNodeAccess
 from lab_utils.progress import Progress
 from lab_utils.providers import provider
 
@@ -25,6 +28,17 @@ def pull(cluster: Cluster, name: str, progress: Progress) -> None:
     image = pinned().image(name)
     if not image.own and not all(node.reachable for node in cluster.nodes):
         return  # kubelet pulls it when the first Pod asks for it
+    if _everywhere(cluster, image):
+        return
+    if foreign := _foreign(cluster):
+        if image.own:
+            node, theirs = next(iter(foreign.items()))
+            raise HostLacks(
+                f"node {node} is {theirs}, and the image {image.name}, which no registry has, would be built here for {arch()}",
+                f"Build it on a Linux machine that is {theirs} (lab up --for LAB), {_carried(image)}",
+            )
+        _by_the_nodes(cluster, image, progress)
+        return
     # The nodes of the embedded provider share this machine's way out; what is fetched here once serves every cluster.
     if cluster.provider != "embedded" and not images.find(image, progress) and not image.own and registry.answering([image.name]):
         _by_the_nodes(cluster, image, progress)
@@ -40,9 +54,34 @@ def archive(name: str, progress: Progress) -> Path:
     if platform.system() != "Linux":
         raise HostLacks(
             f"the image {image.name} is not here, and is built on Linux alone",
-            f"Build it on a Linux machine (lab up --for LAB), and bring {image.key}.tar of its cache here: lab load FILE",
+            f"Build it on a Linux machine (lab up --for LAB), {_carried(image)}",
         )
     return Path(perform("image", {"name": name}, progress)["archive"])
+
+
+def _carried(image: Image) -> str:
+    return f"bring {image.key}.tar of its cache here (lab load FILE), and ask again"
+
+
+def images_of(node: Node) -> set[str]:
+    """What a node has, by name."""
+    listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
+    return {tag for image in listed for tag in image.get("repoTags") or []}
+
+
+def _everywhere(cluster: Cluster, image: Image) -> bool:
+    try:
+        return bool(cluster.nodes) and all(image.name in images_of(node) for node in cluster.nodes)
+    except (NoNodeAccess, CommandFailed):  # somebody's own node may have no crictl
+        return False
+
+
+def _foreign(cluster: Cluster) -> dict[str, str]:
+    """The nodes that are of another architecture than this machine, and which."""
+    if cluster.provider == "embedded" or cluster.record.options.get("bare"):  # this machine itself; or nobody there to ask
+        return {}
+    theirs = {item["metadata"]["name"]: item["status"]["nodeInfo"]["architecture"] for item in cluster.get("nodes")["items"]}
+    return {name: its for name, its in theirs.items() if its != arch()}
 
 
 def _by_the_nodes(cluster: Cluster, image: Image, progress: Progress) -> None:

@@ -40,9 +40,8 @@ name_option = click.option(
 @click.option(
     "--proxy-mode",
     type=click.Choice(["iptables", "nftables"]),
-    default="iptables",
-    show_default=True,
-    help="How kube-proxy writes its rules.",
+    default=None,
+    help="How kube-proxy writes its rules. [default: iptables; as they are]",
 )
 @click.option("--metrics-server", is_flag=True, help="Install metrics-server too.")
 @click.option(
@@ -64,7 +63,7 @@ def up(
     name: str | None,
     provider_name: str | None,
     workers: int | None,
-    proxy_mode: str,
+    proxy_mode: str | None,
     metrics_server: bool,
     network_policy: str | None,
     bare: bool,
@@ -97,11 +96,12 @@ def up(
     for only, options in own.items():
         if chosen.name != only and (given := [option for option, value in options.items() if value]):
             raise BadInput(f"{given[0]} is for the provider {only}, and this is {chosen.name}", f"Add --provider {only}, or leave it out")
+    said = tuple(option for option, value in {"--workers": workers, "--proxy-mode": proxy_mode}.items() if value is not None)
     if workers is None and known and known.nodes:
         workers = len(known.nodes) - 1
     if workers is None:  # vagrant's settings file has a number of its own
         workers = getattr(chosen, "usual_workers", lambda: ClusterSpec.workers)()
-    spec = ClusterSpec(name, workers, proxy_mode, metrics_server, bare, guarded)
+    spec = ClusterSpec(name, workers, proxy_mode or ClusterSpec.proxy_mode, metrics_server, bare, guarded, said=said)
     spec = replace(
         spec, network_policy=network_policy or "", ports=ports, kubeconfig=kubeconfig, context=context, node_access=node_access or ""
     )

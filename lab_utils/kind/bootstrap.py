@@ -22,7 +22,7 @@ from lab_utils.kind import docker, ports
 from lab_utils.kind.settings import busy_port, container_of, did_not_start, read_ports, why_kind_failed
 from lab_utils.progress import Progress
 from lab_utils.providers.common import cached_images
-from lab_utils.run import Result, end_group, follow, run
+from lab_utils.run import Result, end_group, follow, last_line, run
 from lab_utils.together import each
 
 # What flannel's configuration calls; kind's own images hold all but the first.
@@ -30,6 +30,7 @@ PLUGINS = ("bridge", "host-local", "loopback", "portmap")
 # Kubernetes' own: kind's images hold them in the versions that fit.
 IN_EVERY_NODE_IMAGE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
 PID = "kind-create.pid"  # in a cluster's folder, while kind is at work
+NETWORK = "network.tar"  # there, too, while nodes are made
 PLUGINS_FOLDER = "/opt/cni/bin"
 INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
 
@@ -149,6 +150,7 @@ def furnish(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) ->
             for name, path in found.items():
                 each(missing, partial(_put_plugin, name=name, path=path))
     load_cached_images(record, nodes, progress)
+    load_network(record, nodes, progress)
     # By the container's name: Docker may give it another address when it starts it again.
     cp = container_of(record.name, nodes[0].name)
     network = kubeadm.flannel(api=cp, images=pinned().image_names(*kubeadm.FLANNEL_IMAGES))
@@ -182,6 +184,44 @@ def load_cached_images(record: ClusterRecord, nodes: Sequence[Node], progress: P
     for image, archive in cached_images(image_names(nodes[0]), progress, but=IN_EVERY_NODE_IMAGE).items():
         with progress.step(f"Loading {image}"):
             load(nodes, archive)
+
+
+def keep_network(record: ClusterRecord, progress: Progress) -> Path | None:
+    """flannel's images as an archive in the cluster's folder, so that it can be made anew without a registry; None where they lie in
+    this machine's cache. kind's node image has no flannel. Docker keeps it beside that image, for a node that is deleted takes its own
+    along, and cannot be asked for it before: kind's containerd drops layers that it has unpacked (discard_unpacked_layers)."""
+    from lab_utils.artifacts import images
+
+    ours = architecture_of(record) == arch()
+    wanted = [image.name for image in map(pinned().image, kubeadm.FLANNEL_IMAGES) if not (ours and images.find(image, progress))]
+    if not wanted:
+        return None
+    for name in wanted:
+        if not docker.has_image(name):
+            with progress.step(f"docker pull {name}"):
+                said = docker.docker("pull", "--quiet", name, check=False, timeout=3600)
+            if not said.ok:
+                why = f"the image {name}, without which there is no Pod network, cannot be had: {last_line(said.stderr)}"
+                raise HostLacks(why, "Let Docker reach that registry, then try again")
+    archive = record.folder / NETWORK
+    docker.docker("save", "--output", str(archive), *wanted, timeout=600)
+    return archive
+
+
+def load_network(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) -> None:
+    """flannel, on nodes that lack it. What goes wrong here costs nothing but time where the nodes themselves reach a registry."""
+    names = {pinned().image(key).name for key in kubeadm.FLANNEL_IMAGES}
+    if names <= image_names(nodes[0]):
+        return
+    archive = record.folder / NETWORK
+    try:
+        if archive.exists() or keep_network(record, progress):  # `reset` has looked for it before it deleted anything
+            with progress.step(f"Loading {', '.join(sorted(names))}"):
+                load(nodes, archive)
+    except LabError as error:
+        progress.note(f"{error.what}; the nodes have to pull it")
+    finally:
+        archive.unlink(missing_ok=True)
 
 
 def load(nodes: Sequence[Node], archive: Path) -> None:

@@ -172,12 +172,8 @@ def why_no_answer(said: str, server: str) -> LabError:
     return HostLacks(f"the API server {server} cannot be used: {last_line(said)}")
 
 
-# Nobody listens, no machine is at the address, or the name is gone. Not what a machine that is offline or without its VPN hears: silence.
-NOBODY = re.compile(
-    r"The connection to the server \S+ was refused|Unable to connect to the server: dial tcp.*: (no such host|connect: no route to host)$"
-)
-
-
-def nobody_there(said: str) -> bool:
-    """Whether kubectl found nothing at all where the API server should be. Whoever answers, be it with a refusal, is there."""
-    return bool(NOBODY.match(last_line(said)))
+def refused(said: str) -> bool:
+    """Whether a machine answered that nothing listens there: the nearest to a cluster that is gone. Even so it may live: behind a tunnel
+    that is closed, or at an address that without its VPN is somebody else's. A name that nobody knows and an address to which no way leads
+    tell less than that: whoever is without the VPN hears just this of every cluster behind it."""
+    return bool(re.match(r"The connection to the server \S+ was refused", last_line(said)))

@@ -12,6 +12,7 @@ from lab_utils.given import GIVEN, in_namespaces, kinds
 from lab_utils.kubeconfig.access import NAMESPACE, OURS, forget_made
 from lab_utils.labs.workspace import LABEL
 from lab_utils.network_policy import engine_of
+from lab_utils.progress import Progress
 
 PATIENCE = 180  # seconds that a namespace may take to end
 
@@ -46,13 +47,46 @@ def undo(cluster: Cluster) -> None:
     from lab_utils.labs.store import Store, learner_id
     from lab_utils.labs.workspace import Workspace
 
-    labs = {item["metadata"]["labels"][LABEL] for item in cluster.get("namespaces", "-l", LABEL)["items"]}
-    for name in sorted(labs):
+    for name in labs_on(cluster):
         try:
             files = find_lab(name)
         except BadInput:
             continue
         clean(Workspace(files.spec, files.checks, cluster, learner_id(), Store.of_learner(files.name, cluster.name)))
+
+
+def close_nodes(cluster: Cluster, progress: Progress) -> None:
+    """Give up the way to the nodes, and remove the Pods that it led through. Refused while something on the nodes can be undone by that
+    way alone."""
+    name = cluster.name
+    if cluster.record.options.get("network_policy") == "own" == engine_of(cluster):
+        raise BadInput(
+            f"the engine own, which cluster {name!r} was given, has rules on its nodes, and without access to them they would stay there",
+            f"Leave --node-access as it is; `lab down --name {name}` removes the engine, its rules and the access",
+        )
+    if labs := [lab for lab in labs_on(cluster) if _changes_nodes(lab)]:
+        raise BadInput(
+            f"the lab {labs[0]} is on cluster {name!r} and may have changed its nodes; without access to them that could not be undone",
+            f"End it first: lab reset --name {name} {labs[0]}",
+        )
+    with progress.step("Removing the Pods that reach its nodes"):
+        cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={PATIENCE}s", timeout=PATIENCE + 20)
+    forget_made(cluster.record)
+
+
+def labs_on(cluster: Cluster) -> list[str]:
+    """Those that are prepared there."""
+    return sorted({item["metadata"]["labels"][LABEL] for item in cluster.get("namespaces", "-l", LABEL)["items"]})
+
+
+def _changes_nodes(lab: str) -> bool:
+    """Of a lab that is not of this checkout nobody knows how to undo it, with access or without."""
+    from lab_utils.labs.catalog import find_lab
+
+    try:
+        return find_lab(lab).spec.needs.access == "change"
+    except BadInput:
+        return False
 
 
 def ours(cluster: Cluster, labels: Sequence[str] = (LABEL, OURS)) -> list[str]:
@@ -61,4 +95,4 @@ def ours(cluster: Cluster, labels: Sequence[str] = (LABEL, OURS)) -> list[str]:
     return sorted({name.removeprefix("namespace/") for names in said for name in names})
 
 
-__all__ = ["NAMESPACE", "ours", "remove"]
+__all__ = ["NAMESPACE", "close_nodes", "ours", "remove"]

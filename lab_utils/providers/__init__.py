@@ -48,6 +48,7 @@ class ClusterSpec:
     kubeconfig: str = ""  # kubeconfig: the file, and the context in it, of a cluster that is there already
     context: str = ""
     node_access: str = ""  # kubeconfig: none, or debug for a privileged Pod on each node
+    said: tuple[str, ...] = ()  # --workers, --proxy-mode: where the user chose them, for whoever cannot give what was chosen
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from lab_utils.artifacts.machine import debian_name
 from lab_utils.artifacts.names import loaded
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record, readable_records
 from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
-from lab_utils.kind import bootstrap, docker, ports, settings
+from lab_utils.kind import bootstrap, docker, netfilter, ports, settings
 from lab_utils.kind.docker import Container
 from lab_utils.kind.node import KindNode
 from lab_utils.progress import Progress
@@ -82,6 +82,10 @@ class Kind:
             record = _with_nodes(record, found)
             record.save()
             nodes = [self.node(record, each) for each in record.nodes]
+            if not netfilter.there(nodes[0]):
+                record = record.but(options={**record.options, netfilter.LOADED: True})
+                record.save()
+                netfilter.load(record.options["image"])
             bootstrap.furnish(record, nodes, progress)
             gate = bootstrap.gate(record, nodes, progress)
             with progress.step("Waiting until Pods reach each other on every node"):
@@ -171,6 +175,7 @@ class Kind:
             docker.daemon()
             bootstrap.end_creation(record)
             docker.kind("delete", "cluster", "--name", record.name, "--kubeconfig", record.kubeconfig)
+            netfilter.unload(record, readable_records()[0])
             if record.options.get("network_made") and not docker.clusters():
                 docker.docker("network", "rm", docker.NETWORK, check=False)  # others may use it
         shutil.rmtree(record.folder, ignore_errors=True)
@@ -184,6 +189,9 @@ class Kind:
             if record.state != "up":
                 mend = f"Run `lab up --name {name}`"
                 raise NoSuchCluster(f"cluster {name!r} was never finished, so there is nothing to go back to", mend)
+            # While they still work: what new ones need and no registry may be there to give.
+            self._pull(record.options["image"], progress)
+            bootstrap.keep_network(record, progress)
             with progress.step(f"Removing the nodes of {name}"):
                 record.but(state="creating").save()
                 docker.kind("delete", "cluster", "--name", name, "--kubeconfig", record.kubeconfig)
@@ -235,8 +243,9 @@ def _plan(spec: ClusterSpec, info: dict[str, Any], progress: Progress) -> Cluste
         "proxy_mode": spec.proxy_mode,
         "ports": list(spec.ports),
         "image": os.environ.get("LAB_KIND_IMAGE") or settings.IMAGE,
-        # The last of our clusters removes it, also when that is not the one that made it.
+        # The last of our clusters removes them, also when that is not the one that made them.
         "network_made": not docker.network_exists() or any(one.options.get("network_made") for one in readable_records()[0]),
+        netfilter.LOADED: any(one.options.get(netfilter.LOADED) for one in readable_records()[0]),
         "architecture": debian_name(str(info.get("Architecture") or platform.machine())),
     }
     kubectl = host_kubectl(progress=progress)

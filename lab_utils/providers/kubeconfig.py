@@ -19,6 +19,7 @@ from lab_utils.artifacts.names import loaded
 from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
 from lab_utils.errors import BadInput, CommandFailed, HostLacks, LabError, Unhealthy
 from lab_utils.kubeconfig import access, config, objects
+from lab_utils.labs.workspace import LABEL
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.closed import ClosedNode
@@ -52,6 +53,11 @@ class Kubeconfig:
     def up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
         if spec.bare:
             raise BadInput("a cluster that is there already has no bare nodes", "Use --provider embedded or vagrant for --bare")
+        if spec.said:
+            raise BadInput(
+                f"a cluster that is there already keeps its nodes and its kube-proxy as they are, and {spec.said[0]} was given",
+                "Leave it out, or use --provider embedded, kind or vagrant",
+            )
         with locked(spec.name, progress):
             known = load_record(spec.name) if spec.name in known_clusters() else None
             node_access = _node_access(spec, known)
@@ -59,9 +65,10 @@ class Kubeconfig:
                 raise BadInput("an engine's image has to be loaded on the nodes, and they are out of reach", "Allow --node-access debug")
             if known and known.state == "up" and not spec.kubeconfig and not spec.context:
                 record = _looked_at(known.but(options={**known.options, "node_access": node_access}))
+                _give_up_nodes(record, known, progress)
                 record.save()
             else:
-                record = self._written(spec, known, progress)
+                self._write(spec, known, progress)
         if node_access != "debug":
             progress.note("labs lose the steps that look at nodes, and say which; --node-access debug allows a privileged Pod on each node")
         cluster = connect(spec.name)
@@ -72,7 +79,7 @@ class Kubeconfig:
             give(cluster, progress, **wanted, images=spec.images, network_policy=spec.network_policy)
         return cluster
 
-    def _written(self, spec: ClusterSpec, known: ClusterRecord | None, progress: Progress) -> ClusterRecord:
+    def _write(self, spec: ClusterSpec, known: ClusterRecord | None, progress: Progress) -> None:
         """A copy of what the kubeconfig says about one context, so that what its user does to the file later changes nothing here.
 
         It is a draft until the cluster was seen to work with it: an `up` that fails leaves what was there before. Of a cluster that is
@@ -104,12 +111,13 @@ class Kubeconfig:
             draft.write_text(text)
             record = ClusterRecord(spec.name, self.name, "creating", str(draft), [], options=options, kubectl=kubectl)
             with progress.step(f"Asking {found.server}"):
-                record = _looked_at(record).but(kubeconfig=str(folder / "kubeconfig"))
+                record = _looked_at(record)
+            _give_up_nodes(record, known, progress)
+            record = record.but(kubeconfig=str(folder / "kubeconfig"))
             draft.replace(record.kubeconfig)
             record.save()
         finally:
             _drop_draft(spec.name)
-        return record
 
     def down(self, name: str, progress: Progress) -> None:
         with locked(name, progress):
@@ -134,11 +142,10 @@ class Kubeconfig:
         server = record.options["server"]
         cluster = Cluster(record, [self.node(record, node) for node in record.nodes])
         answer = cluster.kubectl(*READY, check=False, timeout=30)
-        if config.nobody_there(answer.stderr):
+        if config.refused(answer.stderr) and not _given(record):
             why = config.why_no_answer(answer.stderr, server).what
-            pods = access.made(record)
-            stay = f"; if it is still there, these Pods stay, and are root on its nodes: {', '.join(pods)} in {access.NAMESPACE}"
-            progress.note(f"the cluster was left as it is: {why}{stay if pods else ''}")
+            stay = f"if it is still there, so are the labs that were begun: kubectl delete namespaces -l {LABEL}"
+            progress.note(f"the cluster was left as it is: {why}; {stay}")
             return
         try:
             with progress.step(f"Removing what was made on {server}"):
@@ -230,6 +237,12 @@ def _looked_at(record: ClusterRecord) -> ClusterRecord:
     return record.but(state="up", kubernetes=version, nodes=_nodes(record))
 
 
+def _give_up_nodes(record: ClusterRecord, known: ClusterRecord | None, progress: Progress) -> None:
+    """Where Pods on nodes were allowed and no longer are, they go. Before the new record is saved: until then the old one tells of them."""
+    if known and known.options.get("node_access") == "debug" != record.options["node_access"]:
+        objects.close_nodes(Cluster(record, []), progress)
+
+
 def _node_access(spec: ClusterSpec, known: ClusterRecord | None) -> str:
     """What is asked now; else what was allowed before."""
     return spec.node_access or (known.options["node_access"] if known else "none")
@@ -264,13 +277,22 @@ def _drop_draft(name: str) -> None:
         cluster_dir(name).rmdir()
 
 
+def _given(record: ClusterRecord) -> bool:
+    """Whether more than labs may be left there: Pods that are root on nodes, or add-ons, which outlive the labs that asked for them."""
+    addons = ("metrics_server", "storage", "ingress", "network_policy")
+    return bool(access.made(record)) or any(record.options.get(name) for name in addons)
+
+
 def _kept(record: ClusterRecord, error: LabError) -> LabError:
-    again = f"`lab down --name {record.name}`"
+    again = f"`lab down --name {record.name}` again"
     context = shlex.quote(record.options["context"])
+    pods = access.made(record)
+    root = f" (Pods that are root on its nodes: {', '.join(pods)} in {access.NAMESPACE})" if pods else ""
+    first = error.mend or "Mend that"
     return (Unhealthy if isinstance(error, Unhealthy) else HostLacks)(
-        f"what labs made is still there, so cluster {record.name!r} stays on record: {error.what}",
-        f"{error.mend or 'Mend that'}, then {again} again. New credentials in a kubeconfig are taken over by `lab up --provider kubeconfig "
-        f"--name {record.name} --context {context}`. If the cluster is gone for good, remove {record.folder}",
+        f"what was made there could not be removed{root}, so cluster {record.name!r} stays on record: {error.what}",
+        f"{first}{' Then' if first.endswith('?') else ', then'} {again}. New credentials in a kubeconfig are taken over by "
+        f"`lab up --provider kubeconfig --name {record.name} --context {context}`. If the cluster is gone for good, remove {record.folder}",
     )
 
 

@@ -6,14 +6,18 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from lab_utils import artifacts
+from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster, known_clusters, load_record
+from lab_utils.embedded import kubeadm
 from lab_utils.errors import BadInput, Unhealthy
-from lab_utils.kind import docker
+from lab_utils.kind import bootstrap, docker
 from lab_utils.kind.settings import container_of
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, provider
@@ -66,6 +70,29 @@ def test_a_port_that_somebody_takes_while_kind_works_is_named(
         with pytest.raises(BadInput, match=f"port {port} of this host"):
             provider("kind").up(ClusterSpec(name, workers=0, ports=(f"{port}:30080",)), progress)
     assert name not in known_clusters() and name not in docker.clusters()
+
+
+def test_nodes_get_their_pod_network_from_docker_where_no_cache_has_it(
+    cluster: Cluster, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS. Docker is given here what it would have pulled; the nodes then start Pods of it."""
+    flannel = {pinned().image(key).name: artifacts.image(key, progress) for key in kubeadm.FLANNEL_IMAGES}
+    try:
+        for name, archive in flannel.items():
+            docker.docker("load", "--input", str(archive), timeout=600)
+            assert docker.has_image(name)
+        for node in cluster.nodes:
+            node.run(["ctr", "-n", "k8s.io", "images", "rm", *flannel], check=True)
+        cluster.wait(lambda: not bootstrap.image_names(cluster.nodes[0]) & set(flannel), timeout=30)
+        monkeypatch.setattr("lab_utils.artifacts.images.find", lambda image, progress: None)
+        bootstrap.load_network(cluster.record, cluster.nodes, progress)
+        assert not (cluster.record.folder / bootstrap.NETWORK).exists()
+        for node in cluster.nodes:
+            cluster.wait(partial(lambda node: set(flannel) <= bootstrap.image_names(node), node), timeout=30)
+        cluster.kubectl("-n", "kube-flannel", "delete", "pods", "--all", "--timeout=60s")
+        cluster.kubectl("-n", "kube-flannel", "rollout", "status", "daemonset/kube-flannel-ds", "--timeout=120s", timeout=140)
+    finally:
+        docker.docker("image", "rm", "--force", *flannel, check=False)
 
 
 def test_nodes_that_docker_started_again_are_found_where_they_are_and_settled(cluster: Cluster, progress: Progress) -> None:

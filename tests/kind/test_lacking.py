@@ -199,3 +199,31 @@ def test_a_reset_while_docker_is_stopped_leaves_the_cluster_as_it_is(path: Path,
     said = subprocess.run([sys.executable, "-m", "lab_utils", "reset"], capture_output=True, text=True, timeout=60, env=env)
     assert (said.returncode, said.stderr.splitlines()[0].startswith("lab: Docker does not run")) == (2, True), said.stderr
     assert json.loads(file.read_text())["state"] == "up", "or the next `up` would remove it"
+
+
+OFFLINE = {
+    "no flannel": ("ghcr.io", "the image ghcr.io/flannel-io/flannel:", "Let Docker reach that registry, then try again"),
+    "no node image": ("kindest", "the node image kindest/node:x cannot be had: dial tcp: no route to host", ""),
+}
+
+
+@pytest.mark.parametrize("case", OFFLINE)
+def test_a_reset_that_would_need_a_registry_which_does_not_answer_deletes_nothing(case: str, path: Path, tmp_path: Path) -> None:
+    lacking, what, mend = OFFLINE[case]
+    file = tmp_path / "state" / "clusters" / "lab" / "cluster.json"
+    file.parent.mkdir(parents=True)
+    options = {"workers": 0, "image": "kindest/node:x", "proxy_mode": "iptables", "ports": []}
+    file.write_text(json.dumps({"name": "lab", "provider": "kind", "state": "up", "kubeconfig": "", "nodes": [], "options": options}))
+    command(path, "kind", f'echo "$@" >> {tmp_path}/asked-of-kind')
+    answers = f"""case "$1 $3" in
+        info*) echo '{INFO}';;
+        "image "*{lacking}*) exit 1;;
+        pull*) echo "dial tcp: no route to host" >&2; exit 1;;
+        *) ;;
+    esac"""
+    command(path, "docker", answers)
+    env = {**os.environ, "PATH": str(path), "LAB_STATE": str(tmp_path / "state"), "LAB_CACHE": str(tmp_path / "cache")}
+    said = subprocess.run([sys.executable, "-m", "lab_utils", "reset"], capture_output=True, text=True, timeout=60, env=env)
+    last = said.stderr.splitlines()[-1]
+    assert said.returncode == 2 and last.startswith(f"lab: {what}") and mend in last, said.stderr
+    assert json.loads(file.read_text())["state"] == "up" and not (tmp_path / "asked-of-kind").exists()

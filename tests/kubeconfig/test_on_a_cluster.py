@@ -18,7 +18,7 @@ from lab_utils.addons import makes_volumes
 from lab_utils.checks import run_checks
 from lab_utils.cluster import Cluster, Node, cluster_dir, known_clusters
 from lab_utils.errors import BadInput, HostLacks, NoNodeAccess, Unhealthy
-from lab_utils.kubeconfig.access import NAMESPACE, manifest
+from lab_utils.kubeconfig.access import NAMESPACE, made, manifest
 from lab_utils.kubeconfig.objects import ours
 from lab_utils.labs.catalog import find_lab
 from lab_utils.labs.context import CheckContext
@@ -164,6 +164,8 @@ def test_add_ons_go_with_it(cluster: Cluster, inside: Cluster, name: str, progre
     assert makes_volumes(found) and engine_of(found) == "own"
     found = provider("kubeconfig").reset(name, progress)
     assert makes_volumes(found) and engine_of(found) == "own", "a reset is of what labs made"
+    with pytest.raises(BadInput, match=r"the engine own, .* has rules on its nodes"):
+        provider("kubeconfig").up(ClusterSpec(name, node_access="none"), progress)
     provider("kubeconfig").down(name, progress)
     assert everything(cluster) == before
     assert not any("policy-" in node.run("nft list tables", check=True).stdout for node in cluster.nodes)
@@ -211,17 +213,26 @@ def test_a_cluster_that_went_away_can_still_be_forgotten(looking: Cluster, name:
     assert name not in known_clusters()
 
 
-def test_it_is_forgotten_aloud_with_the_pods_that_stay(
-    cluster: Cluster, inside: Cluster, name: str, progress: Progress, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_but_not_while_pods_may_be_there_that_are_root_on_its_nodes(inside: Cluster, name: str, progress: Progress) -> None:
     node = inside.nodes[0]
     node.run("true", check=True)
     text = inside.kubeconfig.read_text()
     inside.kubeconfig.write_text(text.replace(str(inside.record.options["server"]), "https://127.0.0.1:1"))
+    with pytest.raises(HostLacks, match=rf"root on its nodes: node-{node.name} in {NAMESPACE}\).*stays on record: .*nothing listens there"):
+        provider("kubeconfig").down(name, progress)
+    assert name in known_clusters()
+    inside.kubeconfig.write_text(text)  # as when the tunnel is open again
     provider("kubeconfig").down(name, progress)
-    assert f"these Pods stay, and are root on its nodes: node-{node.name} in {NAMESPACE}" in capsys.readouterr().out
-    assert name not in known_clusters() and not cluster_dir(name).exists()
-    cluster.kubectl("delete", "namespace", NAMESPACE)
+    assert name not in known_clusters() and not cluster_dir(name).exists() and ours(inside) == []
+
+
+def test_who_no_longer_allows_the_pods_has_none_of_them_left(cluster: Cluster, inside: Cluster, name: str, progress: Progress) -> None:
+    inside.nodes[0].run("true", check=True)
+    assert ours(cluster) == [NAMESPACE]
+    closed = provider("kubeconfig").up(ClusterSpec(name, node_access="none"), progress)
+    assert ours(cluster) == [] and made(closed.record) == []
+    with pytest.raises(NoNodeAccess):
+        closed.nodes[0].run("true")
 
 
 @contextmanager
