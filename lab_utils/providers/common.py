@@ -29,11 +29,12 @@ def locked(name: str, progress: Progress) -> Iterator[None]:
 def as_it_is(spec: ClusterSpec, options: dict[str, Any]) -> ClusterSpec:
     """What was asked for, of a cluster that exists: its nodes and its proxy stay what they were made as, whatever is said now."""
     was = {"bare": bool(options.get("bare")), "guarded": bool(options.get("guarded")), "proxy_mode": options.get("proxy_mode", "iptables")}
+    chosen = "--proxy-mode" in spec.said or spec.proxy_mode != ClusterSpec.proxy_mode
     engine = str(options.get("network_policy") or "")
     asked = [
         *(["with bare nodes"] if spec.bare and not was["bare"] else []),
         *(["with guarded nodes"] if spec.guarded and not was["guarded"] else []),
-        *([f"with kube-proxy in {spec.proxy_mode} mode"] if spec.proxy_mode not in (ClusterSpec.proxy_mode, was["proxy_mode"]) else []),
+        *([f"with kube-proxy in {spec.proxy_mode} mode"] if chosen and spec.proxy_mode != was["proxy_mode"] else []),
         *([f"with the engine {spec.network_policy}, but {engine}"] if engine and spec.network_policy not in ("", engine) else []),
     ]
     if asked:

@@ -213,7 +213,9 @@ def test_a_cluster_that_went_away_can_still_be_forgotten(looking: Cluster, name:
     assert name not in known_clusters()
 
 
-def test_but_not_while_pods_may_be_there_that_are_root_on_its_nodes(inside: Cluster, name: str, progress: Progress) -> None:
+def test_but_not_while_pods_may_be_there_that_are_root_on_its_nodes(
+    cluster: Cluster, inside: Cluster, name: str, progress: Progress
+) -> None:
     node = inside.nodes[0]
     node.run("true", check=True)
     text = inside.kubeconfig.read_text()
@@ -223,7 +225,7 @@ def test_but_not_while_pods_may_be_there_that_are_root_on_its_nodes(inside: Clus
     assert name in known_clusters()
     inside.kubeconfig.write_text(text)  # as when the tunnel is open again
     provider("kubeconfig").down(name, progress)
-    assert name not in known_clusters() and not cluster_dir(name).exists() and ours(inside) == []
+    assert name not in known_clusters() and not cluster_dir(name).exists() and ours(cluster) == []
 
 
 def test_who_no_longer_allows_the_pods_has_none_of_them_left(cluster: Cluster, inside: Cluster, name: str, progress: Progress) -> None:

@@ -24,6 +24,7 @@ BARE = {"bare": True, "guarded": True, "proxy_mode": "iptables"}
         (ClusterSpec("lab", bare=True), ORDINARY, "was not made with bare nodes"),
         (ClusterSpec("lab", bare=True, guarded=True), {**BARE, "guarded": False}, "was not made with guarded nodes"),
         (ClusterSpec("lab", proxy_mode="nftables"), ORDINARY, "was not made with kube-proxy in nftables mode"),
+        (ClusterSpec("lab", said=("--proxy-mode",)), {"proxy_mode": "nftables"}, "was not made with kube-proxy in iptables mode"),
         (ClusterSpec("lab", network_policy="own"), KEPT, "was not made with the engine own, but kube-router"),
     ],
 )
