@@ -11,9 +11,8 @@ from typing import Any
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import Cluster
 from lab_utils.embedded.kubeadm import manifest
-from lab_utils.errors import NoNodeAccess
 from lab_utils.given import put
-from lab_utils.imagepull import archive, images_of, pull
+from lab_utils.imagepull import archive, on_every_node, pull
 from lab_utils.network_policy import engine_of
 from lab_utils.network_policy import install as install_engine
 from lab_utils.progress import Progress
@@ -119,8 +118,4 @@ def makes_volumes(cluster: Cluster) -> bool:
 
 def images_on_every_node(cluster: Cluster) -> set[str]:
     """Images that every worker has (every node, where there are no workers), as far as nodes can be asked."""
-    try:
-        on_each = [images_of(node) for node in cluster.workers or cluster.nodes]
-    except NoNodeAccess:
-        return set()
-    return set.intersection(*on_each) if on_each else set()
+    return on_every_node(cluster.workers or cluster.nodes)

@@ -230,6 +230,11 @@ class Node(ABC):
         """Pod sandboxes as `crictl pods -o json` tells them: each is held open by a pause container."""
         return list(json.loads(self.run("crictl pods -o json", check=True).stdout).get("items") or [])
 
+    def images(self) -> set[str]:
+        """Names of the images that it has."""
+        listed = json.loads(self.run("crictl images -o json", check=True).stdout).get("images") or []
+        return {tag for image in listed for tag in image.get("repoTags") or []}
+
     def close(self) -> None:  # noqa: B027  (a node without a connection has nothing to do)
         """Let go of whatever connection is held. A later `run` opens it again."""
 

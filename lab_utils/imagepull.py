@@ -7,8 +7,8 @@ without can have what a registry has. So can nodes of another architecture than 
 
 from __future__ import annotations
 
-import json
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab_utils.artifacts import images, registry
@@ -28,7 +28,7 @@ def pull(cluster: Cluster, name: str, progress: Progress) -> None:
     image = pinned().image(name)
     if not image.own and not all(node.reachable for node in cluster.nodes):
         return  # kubelet pulls it when the first Pod asks for it
-    if _everywhere(cluster, image):
+    if image.name in on_every_node(cluster.nodes):
         return
     if foreign := _foreign(cluster):
         if image.own:
@@ -63,17 +63,12 @@ def _carried(image: Image) -> str:
     return f"bring {image.key}.tar of its cache here (lab load FILE), and ask again"
 
 
-def images_of(node: Node) -> set[str]:
-    """What a node has, by name."""
-    listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
-    return {tag for image in listed for tag in image.get("repoTags") or []}
-
-
-def _everywhere(cluster: Cluster, image: Image) -> bool:
+def on_every_node(nodes: Sequence[Node]) -> set[str]:
+    """Images that all of these nodes have, as far as they can be asked: some are out of reach, and somebody's own may have no crictl."""
     try:
-        return bool(cluster.nodes) and all(image.name in images_of(node) for node in cluster.nodes)
-    except (NoNodeAccess, CommandFailed):  # somebody's own node may have no crictl
-        return False
+        return set.intersection(*(node.images() for node in nodes)) if nodes else set()
+    except (NoNodeAccess, CommandFailed):
+        return set()
 
 
 def _foreign(cluster: Cluster) -> dict[str, str]:

@@ -30,7 +30,7 @@ from lab_utils.labs.bare import meant
 from lab_utils.labs.catalog import LabFiles, find_lab
 from lab_utils.labs.context import CheckContext
 from lab_utils.labs.hints import count, hints_for, unlocked
-from lab_utils.labs.lifecycle import clean, left_out, missing_needs, prepare
+from lab_utils.labs.lifecycle import clean, left_out, missing_needs, need_names, prepare
 from lab_utils.labs.parts import Parts
 from lab_utils.labs.reach import lost_steps
 from lab_utils.labs.render import Card, Note, Report, Shown, progress_table
@@ -48,6 +48,7 @@ class Lab(Workspace):
         self.graded = "LAB_ANSWERS" in os.environ
         self.lacking: list[str] = []
         if not self.graded:
+            need_names(self)  # before nodes are asked for anything: on somebody's own cluster that makes a Pod on each
             self.lacking = missing_needs(self.spec, self.cluster)
             prepare(self)
         self._set_environment()

@@ -72,8 +72,8 @@ class Stage:
         """Remove the namespace with all that is in it, and wait: the next chapter may compare nodes with what it finds now."""
         self.empty()
         # A volume outlives its claim, and a Pod may be on a node to empty it. Nobody empties those that have `Failed` (chapter 12).
-        self.cluster.wait(lambda: not any(self.will_be_deleted(chain.volume) for chain in look(self.cluster, self.namespace)), timeout=60)
+        self.cluster.wait(lambda: not any(_will_be_deleted(chain.volume) for chain in look(self.cluster, self.namespace)), timeout=60)
 
-    @staticmethod
-    def will_be_deleted(volume: Volume | None) -> bool:
-        return volume is not None and volume.policy == "Delete" and volume.phase in ("Bound", "Released")
+
+def _will_be_deleted(volume: Volume | None) -> bool:
+    return volume is not None and volume.policy == "Delete" and volume.phase in ("Bound", "Released")

@@ -140,20 +140,26 @@ def forwarding(device: str) -> Path:
     return Path(f"/proc/sys/net/ipv4/conf/{device}/forwarding")
 
 
-def open_ways_out(plan: Plan, ways: Iterable[str], *, through_forward_chain: bool) -> None:
+def open_ways_out(plan: Plan, ways: Iterable[str], closed: Iterable[str], *, through_forward_chain: bool) -> None:
     """Let the nodes reach what the host reaches, by NAT; where the host drops what it forwards, past that too.
 
     What is meant for a Pod or a Service that is gone finds no rule on its node and follows the default route: it ends here, and
     does not go out to be answered by whoever has that address there. Two clusters see each other's nodes by their own addresses.
+
+    The switch of a device lets all packets in that come by it. Those that were `closed` stay so to each other: the host does not become
+    a router between its networks.
     """
     for device in (plan.link, *ways):
         forwarding(device).write_text("1")
+    devices = ", ".join(f'"{device}"' for device in closed)
+    between = f"iifname {{ {devices} }} oifname {{ {devices} }} drop" if devices else ""
     rules = f"""
         table ip {plan.link} {{
             chain out {{ type nat hook postrouting priority srcnat; ip saddr {plan.subnet} oifname != "kio*" masquerade; }}
             chain strays {{
                 type filter hook forward priority filter;
                 iifname "{plan.link}" ip daddr {{ {POD_SUBNET}, {SERVICE_SUBNET} }} reject with icmp type host-unreachable
+                {between}
             }}
         }}
     """

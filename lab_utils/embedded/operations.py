@@ -224,7 +224,8 @@ def _start(known: State, request: dict[str, Any], progress: Progress) -> dict[st
             _boot_again(known, stopped, gate, progress)
         if moved and running:
             progress.note("this machine has other name servers than before: CoreDNS starts anew to learn them")
-            gate.kubectl("delete", "pod", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--wait=false", check=False)
+            gate.api()
+            gate.kubectl("delete", "pod", "-n", "kube-system", "-l", "k8s-app=kube-dns", "--wait=false")
         elif not stopped:
             if not (missing := gate.missing()):
                 return describe(known, kubeconfig)
@@ -269,6 +270,8 @@ def down(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         if known and not state.may_touch(known, request):
             raise Busy(f"cluster {name!r} belongs to {state.who(known)}", f"As {state.who(known)}: lab down --name {name}")
         if known:
+            if request.get("kind_beside"):
+                known.host_before.pop(borrowed.BRIDGE_NETFILTER, None)
             with progress.step(f"Removing cluster {name}"):
                 _remove(known)
         else:
@@ -342,7 +345,8 @@ def _wire(known: State) -> None:
     if int(INOTIFY.read_text()) < INOTIFY_ENOUGH:
         INOTIFY.write_text(str(INOTIFY_ENOUGH))
     network.make(known.plan, known.nodes, {name: known.first_id(name) for name in known.nodes})
-    network.open_ways_out(known.plan, ways, through_forward_chain=known.forward_rules)
+    closed = [way for way in ways if known.host_before[str(network.forwarding(way))] == "0"]
+    network.open_ways_out(known.plan, ways, closed, through_forward_chain=known.forward_rules)
 
 
 def _unplug(known: State, stopped: list[str]) -> None:

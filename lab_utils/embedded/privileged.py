@@ -122,7 +122,7 @@ def _converse(words: list[str], message: dict[str, Any], progress: Progress) -> 
                 _hang_up(process, progress)
     if process.returncode != 1:  # which is sudo's own no
         what = f"the part of this command that is root ended with code {process.returncode} and without an answer"
-        raise LabError(what, "Try again; above it may say why")
+        raise LabError(what, "Try again; the lines above may say why")
     raise HostLacks("sudo did not let the command run", "Ask whoever administers this machine, or use another provider: lab doctor")
 
 

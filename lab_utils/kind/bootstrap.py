@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -181,7 +180,7 @@ def load_cached_images(record: ClusterRecord, nodes: Sequence[Node], progress: P
     if (theirs := architecture_of(record)) != arch():
         progress.note(f"Docker's containers are {theirs}, and the images in the cache are {arch()}: nodes pull theirs from registries")
         return
-    for image, archive in cached_images(image_names(nodes[0]), progress, but=IN_EVERY_NODE_IMAGE).items():
+    for image, archive in cached_images(nodes[0].images(), progress, but=IN_EVERY_NODE_IMAGE).items():
         with progress.step(f"Loading {image}"):
             load(nodes, archive)
 
@@ -211,7 +210,7 @@ def keep_network(record: ClusterRecord, progress: Progress) -> Path | None:
 def load_network(record: ClusterRecord, nodes: Sequence[Node], progress: Progress) -> None:
     """flannel, on nodes that lack it. What goes wrong here costs nothing but time where the nodes themselves reach a registry."""
     names = {pinned().image(key).name for key in kubeadm.FLANNEL_IMAGES}
-    if names <= image_names(nodes[0]):
+    if names <= nodes[0].images():
         return
     archive = record.folder / NETWORK
     try:
@@ -239,8 +238,3 @@ def load(nodes: Sequence[Node], archive: Path) -> None:
             node.run(["rm", "-f", inbox])
 
     each(nodes, load_on)
-
-
-def image_names(node: Node) -> set[str]:
-    listed = json.loads(node.run("crictl images -o json", check=True).stdout).get("images") or []
-    return {tag for image in listed for tag in image.get("repoTags") or []}

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from lab_utils.cluster import ClusterRecord, Node
 from lab_utils.errors import HostLacks
 from lab_utils.kind import docker
+from lab_utils.progress import Progress
 
 SWITCHES = "/proc/sys/net/bridge/bridge-nf-call-*"
 LOAD = f"modprobe br_netfilter && for switch in {SWITCHES}; do echo 0 > $switch; done"
@@ -23,24 +24,29 @@ LOADED = "netfilter_loaded"  # in a cluster's record
 STANDING_ON_IT = ("kind", "embedded")
 
 
-def there(node: Node) -> bool:
-    return node.run(["test", "-e", SWITCHES.replace("*", "iptables")]).ok
-
-
-def load(image: str) -> None:
-    if not (said := docker.docker(*_on_the_host(image, LOAD), check=False)).ok:
+def ensure(record: ClusterRecord, node: Node) -> ClusterRecord:
+    """Load it where it is missing, as after every start of the machine; the record, which says so before it is done."""
+    if node.run(["test", "-e", SWITCHES.replace("*", "iptables")]).ok:
+        return record
+    record = record.but(options={**record.options, LOADED: True})
+    record.save()
+    if not (said := docker.docker(*_on_the_host(record.options["image"], LOAD), check=False)).ok:
         raise HostLacks(
             f"the kernel has no br_netfilter, which Services need, and it could not be loaded ({said.stderr.strip() or said.code})",
             "sudo modprobe br_netfilter",
         )
+    return record
 
 
-def unload(record: ClusterRecord, others: Iterable[ClusterRecord]) -> None:
-    """By the last of our clusters that stand on it, whichever loaded it."""
-    if record.options.get(LOADED) and not any(other.provider in STANDING_ON_IT for other in others if other.name != record.name):
-        docker.docker(*_on_the_host(record.options["image"], UNLOAD), check=False)
+def unload(record: ClusterRecord, others: Iterable[ClusterRecord], progress: Progress) -> None:
+    """By the last of our kind clusters, whichever loaded it. An embedded one beside it needs it, too, and then it stays."""
+    needed = any(other.provider in STANDING_ON_IT for other in others if other.name != record.name)
+    if not record.options.get(LOADED) or needed:
+        return
+    if not docker.docker(*_on_the_host(record.options["image"], UNLOAD), check=False).ok:
+        progress.note("the kernel module br_netfilter stays loaded: sudo modprobe -r br_netfilter")
 
 
 def _on_the_host(image: str, script: str) -> list[str]:
     modules = ["--volume", "/lib/modules:/lib/modules:ro"]
-    return ["run", "--rm", "--privileged", "--network", "host", *modules, "--entrypoint", "sh", image, "-c", script]
+    return ["run", "--rm", "--pull", "never", "--privileged", "--network", "host", *modules, "--entrypoint", "sh", image, "-c", script]

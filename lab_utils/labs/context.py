@@ -88,7 +88,8 @@ class CheckContext(Workspace):
         self.fail(expected=expected, seen=f"not right: {said}", look=look, earned=earned)
 
     def need(self, there: Any, what: str) -> None:
-        """Skip this step, aloud and without cost, when the cluster lacks something."""
+        """Skip this step, aloud and without cost, when the cluster lacks something. (`lab grade` counts it on nodes that `lab` makes: only
+        the student's code can have taken it away there.)"""
         if not there:
             raise CheckSkipped(what)
 

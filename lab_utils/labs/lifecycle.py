@@ -92,13 +92,18 @@ def proxy_mode(cluster: Cluster) -> str:
     return str(config.get("mode") or "iptables")  # empty means the default, which on Linux is iptables
 
 
-def prepare(lab: Workspace) -> bool:
-    """Make the lab's starting state, unless it was made already; returns whether it had to."""
+def need_names(lab: Workspace) -> None:
+    """Refuse a lab that calls nodes by name in every step where none of the nodes is called so."""
     if gone := absent(lab.spec.needs.names, lab.cluster):
         raise BadInput(
             f"lab {lab.name} speaks of {named_so(gone)} in every step, and cluster {lab.cluster.name!r} has {_names_of(lab.cluster)}",
             f"Do it on a cluster that `lab` makes: `lab up --name NAME --for {lab.name}`",
         )
+
+
+def prepare(lab: Workspace) -> bool:
+    """Make the lab's starting state, unless it was made already; returns whether it had to."""
+    need_names(lab)
     mark = _mark(lab)
     with _locked(lab):
         if lab.spec.needs.bare:
@@ -172,7 +177,7 @@ def clean(lab: Workspace) -> None:
 def _clean(lab: Workspace) -> None:
     undo_all(lab)
     if lab.checkset.cleanup:
-        # Nothing was made where nodes are out of reach, nor on one whose name none has. (Now: somebody's nodes come and go.)
+        # Nothing was made where nodes are out of reach. And a node that had the name when the lab was opened may have gone since.
         with suppress(NoNodeAccess, *([BadInput] if absent(lab.spec.names, lab.cluster) else [])):
             lab.checkset.cleanup(lab)
     cluster = lab.cluster

@@ -7,6 +7,7 @@ So a name that nobody declared, a typo say, is never a reason to skip.
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from collections.abc import Iterable, Iterator
@@ -62,16 +63,21 @@ def named(text: str) -> set[str]:
 
 def reaches(function: Any) -> bool:
     """Does it, or a function of the same file that it names, ask for one of ONTO_NODES?"""
-    return any(ONTO_NODES & set(code.co_names) for code in _reached(function))
+    return any(ONTO_NODES & set(code.co_names) for one in _reached(function) for code in _codes(one.__code__))
 
 
 def names_in(function: Any) -> set[str]:
-    """The nodes that it, or a function of the same file that it names, calls by name."""
-    return {name for code in _reached(function) for said in code.co_consts if isinstance(said, str) for name in named(said)}
+    """The nodes that it, or a function or a constant of the same file that it names, calls by name."""
+    found = set()
+    for one in _reached(function):
+        used = [one.__globals__.get(name) for code in _codes(one.__code__) for name in code.co_names]
+        constants = [value for value in used if isinstance(value, str | tuple | list | set | dict)]
+        found |= named(inspect.getsource(one)) | named(repr(constants))
+    return found
 
 
-def _reached(function: Any) -> Iterator[types.CodeType]:
-    """The code of a function, and of every function of the same file that it names, directly or not."""
+def _reached(function: Any) -> Iterator[types.FunctionType]:
+    """A function, and every function of the same file that it names, directly or not."""
     seen: set[int] = set()
     todo: list[Any] = [function]
     while todo:
@@ -79,10 +85,9 @@ def _reached(function: Any) -> Iterator[types.CodeType]:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        for code in _codes(one.__code__):
-            yield code
-            called = (one.__globals__.get(name) for name in code.co_names)
-            todo += [found for found in called if isinstance(found, types.FunctionType) and found.__globals__ is one.__globals__]
+        yield one
+        called = (one.__globals__.get(name) for code in _codes(one.__code__) for name in code.co_names)
+        todo += [found for found in called if isinstance(found, types.FunctionType) and found.__globals__ is one.__globals__]
 
 
 def _codes(code: types.CodeType) -> list[types.CodeType]:

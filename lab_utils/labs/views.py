@@ -120,7 +120,7 @@ def draw_service(lab: Workspace, name: str, node: str = "") -> Any:
     from lab_utils import draw
 
     where = name if "/" in name else f"{lab.namespace}/{name}"
-    seen_from = lab.node(node or next((each.name for each in lab.cluster.workers), "w1"))
+    seen_from = lab.node(node) if node else (lab.cluster.workers or lab.cluster.nodes)[0]
     return draw.service(seen_from.iptables(), where, _topology(lab))
 
 

@@ -101,7 +101,7 @@ class Workspace:
     def http(self, url: str, *, origin: str = "", timeout: float = 3) -> Result:
         """Fetch a URL with curl, from a node (the first, unless one is named); stdout is the body.
         Code 7 is "refused", 28 is "no answer in time"."""
-        node = self.node(origin or next((each.name for each in self.nodes), "cp"))
+        node = self.node(origin) if origin else self.nodes[0]
         limit = f"{timeout * node.patience:g}"
         return node.run(["curl", "--silent", "--show-error", "--fail", "--max-time", limit, url], timeout=timeout + 10)
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record
+from lab_utils.cluster import Cluster, ClusterRecord, Node, NodeRecord, cluster_dir, connect, known_clusters, load_record, readable_records
 from lab_utils.embedded.host import seems_to_lack
 from lab_utils.embedded.patience import patience
 from lab_utils.embedded.privileged import perform
@@ -74,6 +74,8 @@ class Embedded:
             return self._up(spec, progress)
 
     def _up(self, spec: ClusterSpec, progress: Progress) -> Cluster:
+        from lab_utils.artifacts import store
+
         folder = cluster_dir(spec.name)
         known = load_record(spec.name) if (folder / "cluster.json").exists() else None
         there = perform("status", {"name": spec.name}, progress)
@@ -107,11 +109,15 @@ class Embedded:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         _finish(record, answer, keys)
-        return with_addons(connect(spec.name), progress, spec)
+        cluster = with_addons(connect(spec.name), progress, spec)
+        store.give_back(folder)  # under `sudo -E` its home is a user's
+        return cluster
 
     def down(self, name: str, progress: Progress) -> None:
         with locked(name, progress):
-            perform("down", {"name": name}, progress)
+            # kind's nodes share this machine's kernel, and Services on them need the module that an embedded cluster may have loaded.
+            beside = any(record.provider == "kind" for record in readable_records()[0])
+            perform("down", {"name": name, "kind_beside": beside}, progress)
             shutil.rmtree(cluster_dir(name), ignore_errors=True)
 
     def forgotten(self) -> list[str]:
@@ -170,8 +176,6 @@ def groups() -> set[str]:
 
 
 def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str]) -> None:
-    from lab_utils.artifacts import store
-
     folder = record.folder
     config = Path(record.kubeconfig)
     config.touch(mode=0o600)
@@ -181,7 +185,6 @@ def _finish(record: ClusterRecord, answer: dict[str, Any], keys: dict[str, str])
     nodes = [NodeRecord(node["name"], node["ip"], node["role"], access) for node in answer["nodes"]]
     (folder / "known_hosts").write_text("".join(f"{node.ip} {keys['host_key_public']}\n" for node in nodes))
     record.but(nodes=nodes, state="up").save()
-    store.give_back(folder)  # of `sudo -E lab`, whose home is a user's
 
 
 def _need(usable: Usability) -> None:

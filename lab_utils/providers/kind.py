@@ -82,10 +82,7 @@ class Kind:
             record = _with_nodes(record, found)
             record.save()
             nodes = [self.node(record, each) for each in record.nodes]
-            if not netfilter.there(nodes[0]):
-                record = record.but(options={**record.options, netfilter.LOADED: True})
-                record.save()
-                netfilter.load(record.options["image"])
+            record = netfilter.ensure(record, nodes[0])
             bootstrap.furnish(record, nodes, progress)
             gate = bootstrap.gate(record, nodes, progress)
             with progress.step("Waiting until Pods reach each other on every node"):
@@ -147,6 +144,7 @@ class Kind:
             record = _with_nodes(record, found)
             record.save()
             nodes = [self.node(record, each) for each in record.nodes]
+            record = netfilter.ensure(record, nodes[0])
             gate = bootstrap.gate(record, nodes, progress, started=started({node.name for node in again}, record.nodes, found))
             with progress.step("Waiting until Pods reach each other on every node"):
                 gate.api()
@@ -175,7 +173,7 @@ class Kind:
             docker.daemon()
             bootstrap.end_creation(record)
             docker.kind("delete", "cluster", "--name", record.name, "--kubeconfig", record.kubeconfig)
-            netfilter.unload(record, readable_records()[0])
+            netfilter.unload(record, readable_records()[0], progress)
             if record.options.get("network_made") and not docker.clusters():
                 docker.docker("network", "rm", docker.NETWORK, check=False)  # others may use it
         shutil.rmtree(record.folder, ignore_errors=True)
@@ -215,10 +213,10 @@ class Kind:
 
     def load(self, record: ClusterRecord, archive: Path, progress: Progress) -> list[str]:
         nodes = [self.node(record, node) for node in record.nodes]
-        before = bootstrap.image_names(nodes[0])
+        before = nodes[0].images()
         with progress.step(f"Loading {archive.name} on {', '.join(node.name for node in nodes)}"):
             bootstrap.load(nodes, archive)
-        return loaded(archive, before, bootstrap.image_names(nodes[0]))
+        return loaded(archive, before, nodes[0].images())
 
     def node(self, record: ClusterRecord, node: NodeRecord) -> Node:
         return SshNode(node) if "key" in node.access else KindNode(node)  # a grader's sandbox reaches it by the grader's ssh

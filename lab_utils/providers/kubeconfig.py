@@ -23,7 +23,7 @@ from lab_utils.labs.workspace import LABEL
 from lab_utils.progress import Progress
 from lab_utils.providers import ClusterSpec, NodeStatus, Usability
 from lab_utils.providers.closed import ClosedNode
-from lab_utils.providers.common import host_kubectl, locked
+from lab_utils.providers.common import host_kubectl, locked, with_more
 from lab_utils.providers.ssh import SshNode
 from lab_utils.run import last_line, run
 
@@ -75,6 +75,11 @@ class Kubeconfig:
         if spec.metrics_server or spec.storage or spec.ingress or spec.images or spec.network_policy:
             from lab_utils.addons import give
 
+            # Before it is given: nothing is given again from this record, and `down` has to know of what came only half-way.
+            was = cluster.record.options
+            engine = was.get("network_policy") or spec.network_policy  # one that is there has to be found, too; another is refused
+            cluster.record = cluster.record.but(options={**with_more(was, spec), "network_policy": engine})
+            cluster.record.save()
             wanted = {"metrics": spec.metrics_server, "storage": spec.storage, "ingress": spec.ingress}
             give(cluster, progress, **wanted, images=spec.images, network_policy=spec.network_policy)
         return cluster
@@ -95,14 +100,8 @@ class Kubeconfig:
             )
         folder, kubectl = cluster_dir(spec.name), host_kubectl(progress=progress)
         text = _flattened(kubectl, files, found)
-        fresh = {
-            "metrics_server": spec.metrics_server,
-            "storage": spec.storage,
-            "ingress": spec.ingress,
-            "images": sorted(spec.images),
-        }
         here = {"node_access": _node_access(spec, known), "context": found.context, "server": found.server}
-        options = {**(known.options if known else fresh), **here}
+        options = {**(known.options if known else {}), **here}
         draft = folder / DRAFT
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -157,8 +156,8 @@ class Kubeconfig:
             raise _kept(record, config.why_no_answer(said, server) if said else error) from None
 
     def reset(self, name: str, progress: Progress) -> Cluster:
-        record = load_record(name)
         with locked(name, progress):
+            record = load_record(name)
             _look(record)
             with progress.step(f"Removing what labs made on {record.options['server']}"):
                 objects.remove(Cluster(record, [self.node(record, node) for node in record.nodes]))

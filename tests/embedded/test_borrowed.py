@@ -19,6 +19,7 @@ class Host:
         self.closed = False
         self.ways = ["wlan0"]
         self.opened: list[tuple[list[str], bool]] = []
+        self.closed_before: list[str] = []
         self.unloaded = 0
         folder.mkdir()
         self.say(inotify="128", ip_forward="0", wlan0="0", eth0="0")
@@ -43,8 +44,9 @@ class Host:
     def says(self, name: str) -> str:
         return (self.folder / name).read_text().strip()
 
-    def open(self, plan: network.Plan, ways: list[str], *, through_forward_chain: bool) -> None:
+    def open(self, plan: network.Plan, ways: list[str], closed: list[str], *, through_forward_chain: bool) -> None:
         self.opened.append((ways, through_forward_chain))
+        self.closed_before = closed
         self.say(**dict.fromkeys(ways, "1"))
 
     def unload(self) -> None:
@@ -80,6 +82,7 @@ def test_a_cluster_leaves_the_host_as_it_was(host: Host) -> None:
 def test_what_is_enough_already_is_left_alone(host: Host) -> None:
     host.say(inotify="65536", wlan0="1")
     up()
+    assert host.closed_before == [], "who has opened it may want what comes by it"
     down()
     assert (host.says("inotify"), host.says("wlan0")) == ("65536", "1")
 
@@ -149,7 +152,9 @@ def test_all_ways_are_opened_and_given_back(host: Host) -> None:
     """A laptop in a VPN that takes a part of the addresses, and whose user then leaves it."""
     host.ways = ["eth0", "wlan0"]
     up()
-    assert (host.says("wlan0"), host.says("eth0")) == ("1", "1")
+    assert (host.says("wlan0"), host.says("eth0"), host.closed_before) == ("1", "1", ["eth0", "wlan0"])
+    up()
+    assert host.closed_before == ["eth0", "wlan0"], "they were closed before the cluster came"
     host.ways = ["wlan0"]
     up()
     assert (host.says("wlan0"), host.says("eth0")) == ("1", "0")

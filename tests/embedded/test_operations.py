@@ -16,6 +16,7 @@ from lab_utils.embedded.gate import Gate
 from lab_utils.embedded.state import State
 from lab_utils.errors import BadInput, Busy, LabError, Unhealthy
 from lab_utils.progress import Silent
+from lab_utils.run import Result
 
 OPTIONS = {"proxy_mode": "", "host_key": "", "host_key_public": "", "authorized_key": "", "kubernetes": "", "images": {}, "bare": False}
 REQUEST = {**OPTIONS, "name": "lab", "workers": 1, "lower": "/", "store": "/", "asked_by": [0], "kubectl": "kubectl"}
@@ -85,7 +86,12 @@ class TestUpOfARunningCluster:
         """A laptop that was suspended at home and opened at work."""
         told, asked = [], []
         self.gate(monkeypatch, lambda gate: "")
-        monkeypatch.setattr(Gate, "kubectl", lambda gate, *words, **_: asked.append(words[:2]))
+
+        def kubectl(gate: Gate, *words: str, **_: Any) -> Result:
+            asked.append(words[:2])
+            return Result("", "", 0)
+
+        monkeypatch.setattr(Gate, "kubectl", kubectl)
         monkeypatch.setattr(node, "inside", lambda known, name, words, *, input, check: told.append((name, *words, input)))
         monkeypatch.setattr(node, "nameservers", lambda: ["192.168.1.1"])
         known = finished()
@@ -97,7 +103,7 @@ class TestUpOfARunningCluster:
         heard = Heard()
         operations.up(REQUEST, heard)
         assert told == [(name, "tee", "/etc/resolv.conf", "nameserver 10.1.0.53\n") for name in ("cp", "w1")]
-        assert asked == [("delete", "pod")] and "CoreDNS starts anew" in heard.notes[0]
+        assert asked == [("get", "--raw=/readyz"), ("delete", "pod")] and "CoreDNS starts anew" in heard.notes[0]
         operations.up(REQUEST, Heard())
         assert len(told) == 2, "once is enough"
 

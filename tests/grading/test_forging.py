@@ -14,6 +14,8 @@ import pytest
 
 from lab_utils import checks
 from lab_utils.errors import Unhealthy
+from lab_utils.grading import unit
+from lab_utils.grading.arena import NO_CLUSTER
 from lab_utils.grading.limits import Limits
 from lab_utils.grading.results import Grade
 from lab_utils.grading.unit import Course
@@ -82,6 +84,8 @@ def test_what_the_students_code_took_away_is_no_way_to_leave_a_step_out(
         return [context.results[only]]
 
     monkeypatch.setattr(checks, "run_checks", lacking)
+    assert grader(handed_in()).max_score == FULL - 5, "on a cluster that need not have it"
+    monkeypatch.setattr(unit, "HAVE_ALL", (NO_CLUSTER,))
     grade = grader(handed_in())
     assert (grade.score, grade.max_score) == (FULL - 5, FULL)
     assert grade.steps[2].message.startswith("python3 on its nodes is not there (any more)")

@@ -83,12 +83,12 @@ def test_nodes_get_their_pod_network_from_docker_where_no_cache_has_it(
             assert docker.has_image(name)
         for node in cluster.nodes:
             node.run(["ctr", "-n", "k8s.io", "images", "rm", *flannel], check=True)
-        cluster.wait(lambda: not bootstrap.image_names(cluster.nodes[0]) & set(flannel), timeout=30)
+        cluster.wait(lambda: not cluster.nodes[0].images() & set(flannel), timeout=30)
         monkeypatch.setattr("lab_utils.artifacts.images.find", lambda image, progress: None)
         bootstrap.load_network(cluster.record, cluster.nodes, progress)
         assert not (cluster.record.folder / bootstrap.NETWORK).exists()
         for node in cluster.nodes:
-            cluster.wait(partial(lambda node: set(flannel) <= bootstrap.image_names(node), node), timeout=30)
+            cluster.wait(partial(lambda node: set(flannel) <= node.images(), node), timeout=30)
         cluster.kubectl("-n", "kube-flannel", "delete", "pods", "--all", "--timeout=60s")
         cluster.kubectl("-n", "kube-flannel", "rollout", "status", "daemonset/kube-flannel-ds", "--timeout=120s", timeout=140)
     finally:
