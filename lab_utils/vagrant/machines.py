@@ -62,12 +62,13 @@ class Machines:
         return says.host_key(self._do(words, progress, f"machine {name} could not be started"))
 
     @property
-    def described(self) -> bool:
-        """Before settings.yaml is written no machine is made, and the Vagrantfile cannot be read."""
-        return (self.folder / "settings.yaml").exists()
+    def begun(self) -> bool:
+        """Whether there can be machines. Before settings.yaml is written none is made, and the Vagrantfile cannot be read; where that file
+        was lost, Vagrant's own notes still have their ids. (dot/ alone tells nothing: `vagrant status` makes it, too.)"""
+        return (self.folder / "settings.yaml").exists() or any((self.folder / "dot" / "machines").glob("*/*/id"))
 
     def destroy(self, progress: Progress) -> None:
-        if self.described and (self.folder / "dot").is_dir():
+        if self.begun and (self.folder / "dot").is_dir():
             need_vagrant()
             self._do(["destroy", "--force"], progress, "the machines could not be removed", patient=True)
 
@@ -79,7 +80,7 @@ class Machines:
         self._do(words, progress, f"machine {name} could not be brought back to its snapshot")
 
     def states(self) -> dict[str, str]:
-        return says.states(self._ask(["status"])) if self.described else {}
+        return says.states(self._ask(["status"])) if self.begun else {}
 
     def boxes(self) -> list[says.Box]:
         return says.boxes(self._ask(["box", "list"]))

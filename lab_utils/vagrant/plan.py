@@ -156,6 +156,6 @@ def write_settings(record: ClusterRecord, chosen: Settings, progress: Progress) 
 
         cluster["payload"] = str(payload(folder, progress))
     data = {**asdict(chosen), "workers": len(record.nodes) - 1, "provider": record.options["vm_provider"], "cluster": cluster}
-    draft = folder / "settings.yaml.new"  # where settings.yaml is, it is whole, and machines may have been made (Machines.destroy)
+    draft = folder / "settings.yaml.new"  # where settings.yaml is, it is whole, and machines may have been made (Machines.begun)
     draft.write_text(yaml.safe_dump(data, sort_keys=False))
     draft.replace(folder / "settings.yaml")

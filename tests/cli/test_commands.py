@@ -69,7 +69,11 @@ def test_removing_what_is_not_there_is_no_mistake(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("trace", "why"),
-    [("kind.yaml", "there is no `docker` command"), ("vagrant/dot/machines", "Vagrant is not installed"), ("node-pods", "node-cp")],
+    [
+        ("kind.yaml", "there is no `docker` command"),
+        ("vagrant/dot/machines/cp/virtualbox/id", "Vagrant is not installed"),
+        ("node-pods", "node-cp"),
+    ],
 )
 def test_what_another_provider_made_is_not_forgotten_because_the_record_is_damaged(trace: str, why: str, tmp_path: Path) -> None:
     """Here neither can be asked, so the folder, by which they would know what is theirs, stays; and it is said why."""
