@@ -20,7 +20,14 @@ from lab_utils.progress import Silent
 from lab_utils.run import Result
 
 FLANNEL, PLUGIN = (pinned().image(key).name for key in kubeadm.FLANNEL_IMAGES)
-NODES = [cast(Node, object())]
+
+
+class Machine:
+    def images(self) -> set[str]:
+        raise NotImplementedError
+
+
+NODES = [cast(Node, Machine())]
 
 
 class Docker:
@@ -78,7 +85,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def load(nodes: Sequence[Node], archive: Path) -> None:
         seen["loaded"].append(archive.read_text())
 
-    monkeypatch.setattr(bootstrap, "image_names", lambda node: seen["there"])
+    monkeypatch.setattr(Machine, "images", lambda node: seen["there"])
     monkeypatch.setattr(bootstrap, "load", load)
     return seen
 
