@@ -243,6 +243,7 @@ def test_recordings_belong_to_the_code_that_the_chapters_have_now() -> None:
         assert all(piece in path.read_text() for piece in code[:-1]), f"{path.name} changed: run `make book`, then record it again"
 
 
+@pytest.mark.beside  # so that both lines of `make test` take about as long
 @pytest.mark.cluster
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["03-pods", "08-services"])
