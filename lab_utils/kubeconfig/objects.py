@@ -21,7 +21,7 @@ def remove(cluster: Cluster, *, addons: bool = False) -> None:
     """Namespaces and objects outside of namespaces that carry one of our labels, and wait until they are gone. What labs did to nodes
     is undone first, while there is still a way to them. With `addons`, what `lab up` gave goes, too."""
     undo(cluster)
-    if addons and cluster.record.options.get("network_policy") == "own" == engine_of(cluster):
+    if addons and _has_our_engine(cluster):
         network_policy.remove(cluster)  # with its rules, which would stay on the nodes
     if addons and (given := in_namespaces(cluster)):
         cluster.kubectl("delete", "-f", "-", "--ignore-not-found", "--wait=false", input=manifest_text(given))
@@ -59,7 +59,7 @@ def close_nodes(cluster: Cluster, progress: Progress) -> None:
     """Give up the way to the nodes, and remove the Pods that it led through. Refused while something on the nodes can be undone by that
     way alone."""
     name = cluster.name
-    if cluster.record.options.get("network_policy") == "own" == engine_of(cluster):
+    if _has_our_engine(cluster):
         raise BadInput(
             f"the engine own, which cluster {name!r} was given, has rules on its nodes, and without access to them they would stay there",
             f"Leave --node-access as it is; `lab down --name {name}` removes the engine, its rules and the access",
@@ -72,6 +72,11 @@ def close_nodes(cluster: Cluster, progress: Progress) -> None:
     with progress.step("Removing the Pods that reach its nodes"):
         cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", f"--timeout={PATIENCE}s", timeout=PATIENCE + 20)
     forget_made(cluster.record)
+
+
+def _has_our_engine(cluster: Cluster) -> bool:
+    """The one of lab 11, given by `lab up`: it writes rules on nodes, and takes them away only when it is told to."""
+    return cluster.record.options.get("network_policy") == "own" == engine_of(cluster)
 
 
 def labs_on(cluster: Cluster) -> list[str]:

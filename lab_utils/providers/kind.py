@@ -236,14 +236,15 @@ class Kind:
 def _plan(spec: ClusterSpec, info: dict[str, Any], progress: Progress) -> ClusterRecord:
     """What is about to be made, before it is made."""
     folder = cluster_dir(spec.name)
+    others, _ = readable_records()
     options: dict[str, Any] = {
         "workers": spec.workers,
         "proxy_mode": spec.proxy_mode,
         "ports": list(spec.ports),
         "image": os.environ.get("LAB_KIND_IMAGE") or settings.IMAGE,
         # The last of our clusters removes them, also when that is not the one that made them.
-        "network_made": not docker.network_exists() or any(one.options.get("network_made") for one in readable_records()[0]),
-        netfilter.LOADED: any(one.options.get(netfilter.LOADED) for one in readable_records()[0]),
+        "network_made": not docker.network_exists() or any(one.options.get("network_made") for one in others),
+        netfilter.LOADED: any(one.options.get(netfilter.LOADED) for one in others),
         "architecture": debian_name(str(info.get("Architecture") or platform.machine())),
     }
     kubectl = host_kubectl(progress=progress)
