@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,8 @@ NOTES = "lab-99"
 
 
 @pytest.fixture
-def files(cluster: Cluster, example: LabFiles, monkeypatch: pytest.MonkeyPatch) -> Iterator[LabFiles]:
-    """The scaffold, seen by a learner of its own on the suite's cluster. The environment is put back: a lab sets KUBECONFIG and PATH."""
-    record = example.root / "cluster.json"
-    record.write_text(json.dumps(asdict(cluster.record)))
-    monkeypatch.setenv("LAB_CLUSTER_FILE", str(record))
-    for name in ("KUBECONFIG", "PATH"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
+def files(example: LabFiles, found: Path) -> Iterator[LabFiles]:
+    """The scaffold, seen by a learner of its own on the suite's cluster."""
     yield example
     reset_lab(example.name)
 
