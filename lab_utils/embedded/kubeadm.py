@@ -67,7 +67,7 @@ def init_config(
         # A killed etcd loses nothing by this; only a host that loses power does, and then `lab reset` puts back what `up` had made.
         cluster["etcd"] = {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}}
     kubelet = kubelet_config(cgroup)
-    slow.relax(init, cluster, kubelet, patience)
+    slow.relax(init, kubelet, patience)
     return yaml.safe_dump_all([init, cluster, kubelet, proxy_config(proxy_mode)], sort_keys=False)
 
 

@@ -42,24 +42,9 @@ def waits(patience: float, control_plane: bool) -> dict[str, Any]:
     return timeouts(patience) | patched
 
 
-def relax(init: dict[str, Any], cluster: dict[str, Any], kubelet: dict[str, Any], patience: float) -> None:
-    """Change what `kubeadm init` is told, before it is written."""
-    if patience == 1:
-        return
+def relax(init: dict[str, Any], kubelet: dict[str, Any], patience: float) -> None:
+    """Change what `kubeadm init` is told, before it is written. The rest of it are patches."""
     init |= waits(patience, control_plane=True)
-    # There is one control plane, and nobody else who could lead.
-    for component in ("controllerManager", "scheduler"):
-        arguments(cluster, component).append({"name": "leader-elect", "value": "false"})
-    # etcd has no other member to hear from, and looks for one ten times a second; every five it tells each watcher that nothing has
-    # happened.
-    etcd = cluster.setdefault("etcd", {}).setdefault("local", {}).setdefault("extraArgs", [])
-    etcd += [
-        {"name": "heartbeat-interval", "value": "1000"},
-        {"name": "election-timeout", "value": "10000"},
-        {"name": "watch-progress-notify-interval", "value": "60s"},
-    ]
-    # A kubelet that is late is no node that is lost.
-    arguments(cluster, "controllerManager").append({"name": "node-monitor-grace-period", "value": seconds(50, patience)})
     relax_kubelet(kubelet, patience)
 
 
@@ -69,17 +54,32 @@ def relax_kubelet(kubelet: dict[str, Any], patience: float) -> None:
 
 
 def patches(patience: float) -> dict[str, str]:
-    """By file name, what goes into PATCHES: GO for each part of the control plane, more time for its answers to kubelet's probes, and
-    fewer of them."""
+    """By file name, what goes into PATCHES, for each part of the control plane: GO, more time for its answers to kubelet's probes and fewer
+    of them, and arguments. Whoever runs kubeadm by hand gets all of it by naming the directory."""
+    if patience == 1:
+        return {}
     env = [{"name": name, "value": value} for name, value in GO.items()]
     probe = {"timeoutSeconds": int(LATE * patience), "periodSeconds": OFTEN, "failureThreshold": int(BAD * patience)}
+    found = {}
+    for pod, probes in PROBES.items():
+        container = {"name": pod, "env": env, **{name: dict(probe) for name in probes}}
+        found[f"{pod}+strategic.yaml"] = yaml.safe_dump({"spec": {"containers": [container]}})
+        if more := arguments(pod, patience):
+            # A strategic patch would take the place of the whole command. Of an argument that is there twice the last one holds.
+            added = [{"op": "add", "path": "/spec/containers/0/command/-", "value": each} for each in more]
+            found[f"{pod}0+json.yaml"] = yaml.safe_dump(added)
+    return found
+
+
+def arguments(pod: str, patience: float) -> list[str]:
+    """There is one control plane, and nobody else who could lead: a lease that is renewed late must end nobody. A kubelet that is late is
+    no node that is lost. etcd has no other member to hear from, and looks for one ten times a second; every five seconds it tells each
+    watcher that nothing has happened."""
     return {
-        f"{pod}+strategic.yaml": yaml.safe_dump(
-            {"spec": {"containers": [{"name": pod, "env": env, **{name: dict(probe) for name in probes}}]}}
-        )
-        for pod, probes in PROBES.items()
-        if patience != 1
-    }
+        "kube-scheduler": ["--leader-elect=false"],
+        "kube-controller-manager": ["--leader-elect=false", f"--node-monitor-grace-period={seconds(50, patience)}"],
+        "etcd": ["--heartbeat-interval=1000", "--election-timeout=10000", "--watch-progress-notify-interval=60s"],
+    }.get(pod, [])
 
 
 def flannel(patience: float) -> list[str]:
@@ -92,11 +92,6 @@ def units(patience: float) -> dict[str, str]:
     """By path, what the node's systemd is told, for kubelet, containerd and all other units (systemd-system.conf(5))."""
     words = " ".join(f"{name}={value}" for name, value in GO.items())
     return {UNITS: f"[Manager]\nDefaultEnvironment={words}\n"} if patience != 1 else {}
-
-
-def arguments(cluster: dict[str, Any], component: str) -> list[dict[str, str]]:
-    found: list[dict[str, str]] = cluster.setdefault(component, {}).setdefault("extraArgs", [])
-    return found
 
 
 def seconds(usual: float, patience: float) -> str:

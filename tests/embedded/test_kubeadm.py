@@ -38,27 +38,30 @@ def test_the_control_plane_keeps_its_taint_unless_it_is_alone() -> None:
 
 
 def test_where_everything_is_slow_nobody_is_ended_for_a_lease_that_was_renewed_late() -> None:
-    usual, slow = (documents(patience=factor)["ClusterConfiguration"] for factor in (1, 20))
-    elected = {"name": "leader-elect", "value": "false"}
-    assert elected not in usual["controllerManager"]["extraArgs"]
-    assert "scheduler" not in usual, "kubeadm's own"
-    assert all(elected in slow[component]["extraArgs"] for component in ("controllerManager", "scheduler"))
+    assert slow.patches(1) == {}
+    added = {name: yaml.safe_load(text) for name, text in slow.patches(20).items() if name.endswith("0+json.yaml")}
+    assert set(added) == {"kube-scheduler0+json.yaml", "kube-controller-manager0+json.yaml", "etcd0+json.yaml"}
+    assert all(each["op"] == "add" and each["path"] == "/spec/containers/0/command/-" for patch in added.values() for each in patch)
+    words = {name: [each["value"] for each in patch] for name, patch in added.items()}
+    assert words["kube-scheduler0+json.yaml"] == ["--leader-elect=false"]
+    assert words["kube-controller-manager0+json.yaml"] == ["--leader-elect=false", "--node-monitor-grace-period=1000s"]
+    assert "--watch-progress-notify-interval=60s" in words["etcd0+json.yaml"]
 
 
 def test_where_everything_is_slow_kubelet_gives_the_control_plane_more_time_to_answer() -> None:
     usual, slowly = (documents(patience=factor) for factor in (1, 20))
-    assert "patches" not in usual["InitConfiguration"] and not slow.patches(1)
+    assert "patches" not in usual["InitConfiguration"]
     assert slowly["InitConfiguration"]["patches"] == {"directory": slow.PATCHES}
-    patches = {name: yaml.safe_load(text)["spec"]["containers"][0] for name, text in slow.patches(20).items()}
-    assert {name.removesuffix("+strategic.yaml") for name in patches} == set(slow.PROBES)
-    assert patches["kube-apiserver+strategic.yaml"]["livenessProbe"]["timeoutSeconds"] == 300
+    texts = {name: text for name, text in slow.patches(20).items() if name.endswith("+strategic.yaml")}
+    patches = {name.removesuffix("+strategic.yaml"): yaml.safe_load(text)["spec"]["containers"][0] for name, text in texts.items()}
+    assert set(patches) == set(slow.PROBES)
+    assert patches["kube-apiserver"]["livenessProbe"]["timeoutSeconds"] == 300
     go = [{"name": "GOMAXPROCS", "value": "1"}, {"name": "GOGC", "value": "400"}]
     assert all(patch["env"] == go for patch in patches.values())
     assert not slow.units(1)
-    assert {"name": "watch-progress-notify-interval", "value": "60s"} in slowly["ClusterConfiguration"]["etcd"]["local"]["extraArgs"]
     assert slow.units(20) == {slow.UNITS: "[Manager]\nDefaultEnvironment=GOMAXPROCS=1 GOGC=400\n"}
     # kubeadm gives it none, and a patch would make one that asks nothing, which no API server takes.
-    assert "readinessProbe" not in patches["kube-controller-manager+strategic.yaml"]
+    assert "readinessProbe" not in patches["kube-controller-manager"]
     assert slowly["KubeletConfiguration"]["runtimeRequestTimeout"] == "2400s"
 
 
