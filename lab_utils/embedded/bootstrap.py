@@ -11,7 +11,7 @@ from lab_utils.embedded import cgroups, kubeadm, node, pristine, slow
 from lab_utils.embedded.gate import Gate
 from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
-from lab_utils.errors import CommandFailed, Unhealthy
+from lab_utils.errors import Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.together import each
 
@@ -61,13 +61,15 @@ def _join(new: State, name: str, endpoint: str, ca: str) -> None:
 
 def run_kubeadm(new: State, name: str, verb: str, *words: str) -> None:
     log = new.node_dir(name) / f"kubeadm-{verb}.log"
-    try:
-        said = node.inside(new, name, ["kubeadm", verb, *words, f"--ignore-preflight-errors={kubeadm.IGNORED}"], timeout=400 * patience())
-        log.write_text(said.stdout + said.stderr)
-    except CommandFailed as error:
-        log.write_text(error.stdout + error.stderr)
-        reason = next((line.strip() for line in error.stderr.splitlines() if "[ERROR" in line or line.startswith("error")), error.what)
-        raise Unhealthy(f"kubeadm {verb} failed on node {name}: {reason}", f"Its whole output is in the file {name}-{log.name}") from None
+    line = ["kubeadm", verb, *words, f"--ignore-preflight-errors={kubeadm.IGNORED}"]
+    for _ in range(slow.TRIES):
+        said = node.inside(new, name, line, timeout=400 * patience(), check=False)
+        if said.ok or not slow.too_late(said.stderr):
+            break
+    log.write_text(said.stdout + said.stderr)
+    if not said.ok:
+        why = kubeadm.reason(said.stderr)
+        raise Unhealthy(f"kubeadm {verb} failed on node {name}: {why}", f"Its whole output is in the file {name}-{log.name}")
 
 
 def etcd_pid(known: State) -> int:

@@ -24,6 +24,12 @@ IGNORED = (
 )
 
 
+def reason(errors: str) -> str:
+    """Of all that a kubeadm that failed has said, the line that tells why."""
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    return next((line for line in lines if "[ERROR" in line or line.startswith("error")), lines[-1] if lines else "it said nothing")
+
+
 def init_config(
     *,
     ip: str,

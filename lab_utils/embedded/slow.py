@@ -94,5 +94,15 @@ def units(patience: float) -> dict[str, str]:
     return {UNITS: f"[Manager]\nDefaultEnvironment={words}\n"} if patience != 1 else {}
 
 
+# kubeadm's preflight gives the runtime two seconds to answer, whatever it is told (app/util/runtime/runtime.go, defaultTimeout). It looks
+# before it makes anything, so it can be asked again.
+TRIES = 3
+
+
+def too_late(errors: str) -> bool:
+    """Whether kubeadm ended because the runtime did not answer in these two seconds. One that is dead refuses at once."""
+    return "[ERROR CRI]" in errors and "DeadlineExceeded" in errors
+
+
 def seconds(usual: float, patience: float) -> str:
     return f"{usual * patience:.0f}s"

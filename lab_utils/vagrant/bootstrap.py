@@ -112,13 +112,15 @@ class Bootstrap:
 
     def _kubeadm(self, node: Node, verb: str, config: str, *words: str) -> None:
         node.put(config.encode(), CONFIG, 0o600)
-        said = node.run(["kubeadm", verb, f"--config={CONFIG}", *words, f"--ignore-preflight-errors={IGNORED}"], timeout=600)
+        for _ in range(slow.TRIES):
+            said = node.run(["kubeadm", verb, f"--config={CONFIG}", *words, f"--ignore-preflight-errors={IGNORED}"], timeout=600)
+            if said.ok or not slow.too_late(said.stderr):
+                break
         log = self.record.folder / "vagrant" / f"{node.name}-kubeadm-{verb}.log"
         log.write_text(said.stdout + said.stderr)
         if not said.ok:
-            errors = [line.strip() for line in said.stderr.splitlines() if "[ERROR" in line or line.startswith("error")]
-            reason = errors[0] if errors else (said.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise Unhealthy(f"kubeadm {verb} failed on node {node.name}: {reason}", f"Its whole output is in the file {log.name}")
+            why = kubeadm.reason(said.stderr)
+            raise Unhealthy(f"kubeadm {verb} failed on node {node.name}: {why}", f"Its whole output is in the file {log.name}")
 
     def gate(self) -> MachineGate:
         return MachineGate(

@@ -72,6 +72,27 @@ def test_kubeadm_itself_waits_as_long_as_the_machine_needs_it() -> None:
     assert init["patches"] == {"directory": slow.PATCHES} and "patches" not in join, "a worker has no Pods from files"
 
 
+# Two seconds were not enough for a containerd on an emulated machine; on the other, nothing listened.
+PREFLIGHT = """[preflight] Some fatal errors occurred:
+\t[ERROR CRI]: could not connect to the container runtime: failed to create new CRI runtime service: validate service connection: \
+validate CRI v1 runtime API for endpoint "unix:///run/containerd/containerd.sock": rpc error: code = {}
+error: error execution phase preflight: preflight checks failed
+To see the stack trace of this error execute with --v=5 or higher
+"""
+LATE = PREFLIGHT.format("DeadlineExceeded desc = context deadline exceeded while waiting for connections to become ready")
+DEAD = PREFLIGHT.format('Unavailable desc = connection error: desc = "transport: Error while dialing: dial unix: connect: no such file"')
+
+
+def test_a_runtime_that_is_late_is_asked_again_and_one_that_is_dead_is_not() -> None:
+    assert slow.too_late(LATE) and not slow.too_late(DEAD) and not slow.too_late("")
+
+
+def test_of_what_kubeadm_said_the_line_that_tells_why_is_shown() -> None:
+    assert kubeadm.reason(LATE).startswith("[ERROR CRI]: could not connect to the container runtime")
+    assert kubeadm.reason("I1130 something\nended after 600 s\n") == "ended after 600 s"
+    assert kubeadm.reason("\n") == "it said nothing"
+
+
 @pytest.mark.parametrize("mode", ["iptables", "nftables"])
 def test_the_proxy_mode_is_passed_on(mode: str) -> None:
     assert documents(proxy_mode=mode)["KubeProxyConfiguration"]["mode"] == mode

@@ -8,19 +8,21 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
 
 from lab_utils.artifacts.machine import arch
-from lab_utils.cluster import ClusterRecord, NodeRecord
+from lab_utils.cluster import ClusterRecord, Node, NodeRecord
 from lab_utils.embedded import kubeadm
-from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster
+from lab_utils.errors import BadInput, HostLacks, LabError, NoSuchCluster, Unhealthy
 from lab_utils.progress import Silent
 from lab_utils.providers import ClusterSpec
 from lab_utils.providers.vagrant import PROVIDER
+from lab_utils.run import Result
 from lab_utils.vagrant import machines
-from lab_utils.vagrant.bootstrap import silent
+from lab_utils.vagrant.bootstrap import Bootstrap, silent
 from lab_utils.vagrant.machines import Machines
 from lab_utils.vagrant.plan import check_box, check_room, plan, read_settings, write_settings
 from lab_utils.vagrant.settings import Settings
@@ -261,6 +263,25 @@ def test_kubeadm_waits_as_long_as_the_settings_say() -> None:
     assert {"name": "node-ip", "value": "192.168.56.10"} in init["nodeRegistration"]["kubeletExtraArgs"]
     assert "unsafe-no-fsync" not in str(cluster.get("etcd")), "a machine can lose its power: its etcd writes through"
     assert kubelet["cgroupDriver"] == "systemd"
+
+
+@pytest.mark.parametrize(("code", "asked"), [("DeadlineExceeded", 3), ("Unavailable", 1)])
+def test_a_runtime_that_answers_late_is_asked_again(code: str, asked: int, own_state: Path) -> None:
+    lines = []
+
+    class Slow:
+        name = "w1"
+
+        def put(self, *_: object) -> None: ...
+
+        def run(self, words: list[str], **_: object) -> Result:
+            lines.append(words)
+            return Result("", f"[ERROR CRI]: no answer: rpc error: code = {code}", 1)
+
+    record = made("slow")
+    with pytest.raises(Unhealthy, match=r"kubeadm join failed on node w1: \[ERROR CRI\]"):
+        Bootstrap(record, [], 1, Silent())._kubeadm(cast(Node, Slow()), "join", "")
+    assert [words[:2] for words in lines] == [["kubeadm", "join"]] * asked
 
 
 def test_down_works_where_the_record_cannot_be_read(own_state: Path) -> None:
