@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lab_utils.embedded import cgroups, kubeadm, node, pristine, slow
+from lab_utils.embedded.attempt import kubeadm_on
 from lab_utils.embedded.gate import Gate
 from lab_utils.embedded.patience import patience
 from lab_utils.embedded.state import State
@@ -60,16 +61,9 @@ def _join(new: State, name: str, endpoint: str, ca: str) -> None:
 
 
 def run_kubeadm(new: State, name: str, verb: str, *words: str) -> None:
-    log = new.node_dir(name) / f"kubeadm-{verb}.log"
     line = ["kubeadm", verb, *words, f"--ignore-preflight-errors={kubeadm.IGNORED}"]
-    for _ in range(slow.TRIES):
-        said = node.inside(new, name, line, timeout=400 * patience(), check=False)
-        if said.ok or not slow.too_late(said.stderr):
-            break
-    log.write_text(said.stdout + said.stderr)
-    if not said.ok:
-        why = kubeadm.reason(said.stderr)
-        raise Unhealthy(f"kubeadm {verb} failed on node {name}: {why}", f"Its whole output is in the file {name}-{log.name}")
+    log = new.node_dir(name) / f"kubeadm-{verb}.log"
+    kubeadm_on(name, verb, log, lambda: node.inside(new, name, line, timeout=400 * patience(), check=False))
 
 
 def etcd_pid(known: State) -> int:

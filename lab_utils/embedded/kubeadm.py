@@ -73,7 +73,8 @@ def init_config(
         # A killed etcd loses nothing by this; only a host that loses power does, and then `lab reset` puts back what `up` had made.
         cluster["etcd"] = {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}}
     kubelet = kubelet_config(cgroup)
-    slow.relax(init, kubelet, patience)
+    init |= slow.waits(patience, control_plane=True)  # what else a slow machine needs are patches
+    slow.relax_kubelet(kubelet, patience)
     return yaml.safe_dump_all([init, cluster, kubelet, proxy_config(proxy_mode)], sort_keys=False)
 
 

@@ -42,12 +42,6 @@ def waits(patience: float, control_plane: bool) -> dict[str, Any]:
     return timeouts(patience) | patched
 
 
-def relax(init: dict[str, Any], kubelet: dict[str, Any], patience: float) -> None:
-    """Change what `kubeadm init` is told, before it is written. The rest of it are patches."""
-    init |= waits(patience, control_plane=True)
-    relax_kubelet(kubelet, patience)
-
-
 def relax_kubelet(kubelet: dict[str, Any], patience: float) -> None:
     if patience != 1:
         kubelet["runtimeRequestTimeout"] = seconds(120, patience)

@@ -16,8 +16,8 @@ from typing import Any
 from lab_utils.artifacts.versions import pinned
 from lab_utils.cluster import ClusterRecord, Node
 from lab_utils.embedded import kubeadm, slow
+from lab_utils.embedded.attempt import kubeadm_on
 from lab_utils.embedded.gate import Gate
-from lab_utils.errors import Unhealthy
 from lab_utils.progress import Progress
 from lab_utils.run import Result
 from lab_utils.together import each
@@ -112,15 +112,9 @@ class Bootstrap:
 
     def _kubeadm(self, node: Node, verb: str, config: str, *words: str) -> None:
         node.put(config.encode(), CONFIG, 0o600)
-        for _ in range(slow.TRIES):
-            said = node.run(["kubeadm", verb, f"--config={CONFIG}", *words, f"--ignore-preflight-errors={IGNORED}"], timeout=600)
-            if said.ok or not slow.too_late(said.stderr):
-                break
+        line = ["kubeadm", verb, f"--config={CONFIG}", *words, f"--ignore-preflight-errors={IGNORED}"]
         log = self.record.folder / "vagrant" / f"{node.name}-kubeadm-{verb}.log"
-        log.write_text(said.stdout + said.stderr)
-        if not said.ok:
-            why = kubeadm.reason(said.stderr)
-            raise Unhealthy(f"kubeadm {verb} failed on node {node.name}: {why}", f"Its whole output is in the file {log.name}")
+        kubeadm_on(node.name, verb, log, lambda: node.run(line, timeout=600))
 
     def gate(self) -> MachineGate:
         return MachineGate(

@@ -39,6 +39,7 @@ def test_the_control_plane_keeps_its_taint_unless_it_is_alone() -> None:
 
 def test_where_everything_is_slow_nobody_is_ended_for_a_lease_that_was_renewed_late() -> None:
     assert slow.patches(1) == {}
+    assert "scheduler" not in documents()["ClusterConfiguration"], "kubeadm's own"
     added = {name: yaml.safe_load(text) for name, text in slow.patches(20).items() if name.endswith("0+json.yaml")}
     assert set(added) == {"kube-scheduler0+json.yaml", "kube-controller-manager0+json.yaml", "etcd0+json.yaml"}
     assert all(each["op"] == "add" and each["path"] == "/spec/containers/0/command/-" for patch in added.values() for each in patch)
