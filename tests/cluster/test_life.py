@@ -126,8 +126,9 @@ def test_two_clusters_side_by_side_and_nothing_left_of_the_second(cluster: Clust
     ("how", "after"), [(signal.SIGKILL, 3.0), (signal.SIGKILL, 6.0), (signal.SIGINT, 3.0)], ids=["killed early", "killed later", "Ctrl-C"]
 )
 def test_an_up_that_ends_half_way_leaves_nothing_that_down_does_not_remove(
-    cluster: Cluster, second: str, progress: Progress, how: signal.Signals, after: float
+    cluster: Cluster, second: str, progress: Progress, how: signal.Signals, after: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the logs go
     before = look()
     process = start("up", "--name", second, "--workers", "1")
     deadline = time.monotonic() + 60

@@ -298,12 +298,12 @@ class TestComingAndGoing:
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "Ctrl-C"])
     def test_an_up_that_ends_half_way_leaves_nothing_that_down_does_not_remove(
-        self, makes: Provider, progress: Progress, name: str, how: signal.Signals, tmp_path: Path
+        self, makes: Provider, progress: Progress, name: str, how: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))  # where the logs go
         before = look(makes.name)
-        words = [sys.executable, "-m", "lab_utils", "up", "--name", name, "--provider", makes.name, "--workers", "0"]
-        keeps = {**os.environ, "TMPDIR": str(tmp_path)}  # the logs of an `up` that failed are there for who reads them: here, nobody
-        with subprocess.Popen(words, stderr=subprocess.DEVNULL, start_new_session=True, env=keeps) as process:
+        words = ["up", "--name", name, "--provider", makes.name, "--workers", "0"]
+        with subprocess.Popen([sys.executable, "-m", "lab_utils", *words], stderr=subprocess.DEVNULL, start_new_session=True) as process:
             deadline = time.monotonic() + 60
             while time.monotonic() < deadline and not (cluster_dir(name) / "cluster.json").exists():
                 time.sleep(0.05)
