@@ -183,7 +183,8 @@ def refusals(learner: Learner, before: dict[str, set[str]]) -> str:
         file = learner.folder / "wrong.yaml"
         file.write_text(SETTINGS + text)
         kept = learner.environment
-        learner.environment = {**kept, "LAB_VAGRANT_SETTINGS": str(file), **environment}
+        # An `up` that fails keeps Vagrant's log where temporary files go: here, in what the test takes away.
+        learner.environment = {**kept, "LAB_VAGRANT_SETTINGS": str(file), "TMPDIR": str(learner.folder), **environment}
         try:
             said = learner.lab("up", "--provider", "vagrant", "--name", "wrong", code=2)
         finally:
