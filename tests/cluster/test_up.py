@@ -64,8 +64,9 @@ def web(cluster: Cluster) -> Iterator[str]:
     cluster.wait(f"deployment/web condition=Available -n {namespace}", timeout=180)
     cluster.wait(f"pod/client condition=Ready -n {namespace}", timeout=180)
     address = cluster.get("service", "web", "-n", namespace)["spec"]["clusterIP"]
-    for node in cluster.nodes:  # each node's kube-proxy hears of endpoints by itself, and refuses until it has
-        cluster.wait(lambda node=node: node.run(f"curl -s --max-time 3 http://{address}/hostname").ok, timeout=60)  # type: ignore[misc]
+    visits = f"for i in $(seq 24); do curl -s --max-time 3 http://{address}/hostname; echo; done"
+    for node in cluster.nodes:  # each node's kube-proxy hears of endpoints by itself, of one after the other, and refuses until it has
+        cluster.wait(lambda node=node: len(set(node.run(visits).stdout.split())) == 3, timeout=60)  # type: ignore[misc]
     yield namespace
     cluster.kubectl("delete", "namespace", namespace, "--wait=true")
 
