@@ -77,7 +77,7 @@ def prove(folder: Path, ready: Path | None, bare: bool, only: str) -> int:
     check_host(folder)
     click.echo(
         "A box is built from Debian packages by vagrant/provision/*.sh, and virtual machines are made of it.\n"
-        f"Without KVM they are emulated: it takes an hour to an hour and a half, twice that on a busy machine;\n"
+        f"Without KVM they are emulated: it takes 75 to 105 minutes, twice that on a busy machine;\n"
         f"two processors, {MEMORY} GB of memory and up to {SPACE} GB below "
         f"{folder.parent}; all of it is given back at the end."
     )
